@@ -1,0 +1,1 @@
+//! Sample objects and fault servers for tests.
