@@ -1,1 +1,63 @@
-//! The configuration file that operator, CSI plugin, CLI and mount hand to the client.
+//! The configuration that every front end hands to the client.
+//!
+//! One YAML file serves CLI, mount, CSI plugin and embedded worker. It is read in two phases, as
+//! ripgrep does with its arguments: [`raw`] is what may be written, with units, defaults and
+//! Alluxio's own property names as aliases; [`Config`] is what is meant, and holds no wrong value.
+//! An error names the path of the field it is about.
+
+pub mod alias;
+pub mod credentials;
+pub mod raw;
+pub mod secret;
+pub mod validated;
+
+pub use credentials::Credentials;
+pub use secret::SecretString;
+pub use validated::{
+    AddressingStyle, ClientOptions, ClusterConfig, Config, FallbackConfig, FallbackPolicy,
+    HostPort, LogFormat, LoggingConfig, Membership, PageStoreConfig, RingMembership, UfsConfig,
+    WorkerOptions,
+};
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is not YAML of the right shape.
+    #[error("configuration field `{path}`: {reason}")]
+    Shape {
+        /// Path of the field, such as `client.fallback.policy`.
+        path: String,
+        /// What is wrong there, and what would be right.
+        reason: String,
+    },
+    /// The value has the right shape and is impossible.
+    #[error("configuration field `{path}`: {reason}")]
+    Value {
+        /// Path of the field.
+        path: &'static str,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// An Alluxio property and a field of ours say the same thing twice.
+    #[error("configuration sets both `{property}` and `{field}`: keep one of them")]
+    Twice {
+        /// Alluxio's property name.
+        property: String,
+        /// Our field.
+        field: String,
+    },
+    /// An Alluxio property that this client does not have.
+    #[error(
+        "Alluxio property `{0}` is not known to this client: remove it, or see the reference for the properties that are"
+    )]
+    UnknownProperty(String),
+}
+
+impl ConfigError {
+    pub(crate) fn value(path: &'static str, reason: impl ToString) -> Self {
+        Self::Value {
+            path,
+            reason: reason.to_string(),
+        }
+    }
+}

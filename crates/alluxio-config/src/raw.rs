@@ -1,0 +1,336 @@
+//! What may be written in the file: units, defaults, and nothing unknown.
+//!
+//! Every field here has the default that a user would expect, so the smallest file is
+//! `ufs: {uri: "s3://bucket/prefix"}`. [`crate::Config`] is made from it by `validated`.
+
+use serde::{Deserialize, Serialize};
+
+/// A number of bytes, written as a number or as a text with a unit (`1MB`, `512Mi`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Size {
+    /// Bytes.
+    Bytes(u64),
+    /// A number with a unit; units count in 1,024s.
+    Text(String),
+}
+
+/// The file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// The under-store.
+    pub ufs: RawUfs,
+    /// The Alluxio cluster; without it everything comes from the under-store.
+    #[serde(default)]
+    pub cluster: RawCluster,
+    /// The client.
+    #[serde(default)]
+    pub client: RawClient,
+    /// The embedded worker, read by `alluxio-dataset worker` only.
+    #[serde(default)]
+    pub worker: RawWorker,
+    /// Logs.
+    #[serde(default)]
+    pub logging: RawLogging,
+}
+
+/// The under-store and how to reach it. Option names are fsspec's, with the AWS words as aliases.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawUfs {
+    /// Root of the dataset, such as `s3://bucket/prefix`.
+    pub uri: String,
+    /// Endpoint of the store, such as `https://s3.eu-west-1.amazonaws.com`.
+    #[serde(
+        default,
+        alias = "endpoint_url",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub endpoint: Option<String>,
+    /// Region that requests are signed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// `path` (http://host/bucket/key) or `virtual` (http://bucket.host/key).
+    #[serde(default)]
+    pub addressing_style: RawAddressingStyle,
+    /// Unsigned requests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anon: bool,
+    /// Access key id.
+    #[serde(
+        default,
+        alias = "access_key_id",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub key: Option<String>,
+    /// Secret access key.
+    #[serde(
+        default,
+        alias = "secret_access_key",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub secret: Option<String>,
+    /// Session token.
+    #[serde(
+        default,
+        alias = "session_token",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub token: Option<String>,
+}
+
+/// How a bucket is named in a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawAddressingStyle {
+    /// In the path; every store takes it.
+    #[default]
+    Path,
+    /// In the host name.
+    Virtual,
+}
+
+/// The Alluxio cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawCluster {
+    /// Its name in etcd.
+    pub name: String,
+    /// How its workers are found.
+    pub membership: RawMembership,
+}
+
+/// How workers are found.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RawMembership {
+    /// No workers: everything comes from the under-store.
+    #[default]
+    None,
+    /// A fixed list.
+    Static {
+        /// `host` or `host:port`; the port defaults to 28080.
+        workers: Vec<String>,
+    },
+    /// Alluxio's etcd.
+    Etcd {
+        /// URLs such as `http://etcd:2379`.
+        endpoints: Vec<String>,
+        /// User name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        username: Option<String>,
+        /// Password.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        password: Option<String>,
+    },
+}
+
+/// The client's options.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawClient {
+    /// Must equal the workers' page size.
+    pub page_size: Size,
+    /// Must equal every other client's of the cluster, or they split the cache.
+    pub virtual_nodes_per_worker: u32,
+    /// `live` workers make the ring, or all `registered` ones.
+    pub ring_membership: RawRingMembership,
+    /// The most that cached pages and reads in flight take.
+    pub memory_limit: Size,
+    /// How long a file's status is believed.
+    pub metadata_ttl_seconds: u64,
+    /// Read-ahead.
+    pub readahead: RawReadahead,
+    /// Requests to workers and under-store at one time.
+    pub max_inflight_requests: u32,
+    /// When to read from the under-store directly.
+    pub fallback: RawFallback,
+}
+
+/// Which workers make the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawRingMembership {
+    /// Those alive now.
+    #[default]
+    Live,
+    /// All that ever registered; a file of a worker that is down comes from the under-store.
+    Registered,
+}
+
+/// Read-ahead.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawReadahead {
+    /// The most that is read ahead in one file; 0 turns it off.
+    pub max_window: Size,
+}
+
+/// When and how to read from the under-store directly.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawFallback {
+    /// `never`, `on_worker_failure` or `always`.
+    pub policy: RawFallbackPolicy,
+    /// How long one worker may take to answer.
+    pub worker_timeout_milliseconds: u64,
+    /// Ring workers to try before the under-store.
+    pub max_worker_attempts: u32,
+}
+
+/// When to read from the under-store directly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawFallbackPolicy {
+    /// Fail instead.
+    Never,
+    /// When no ring worker could serve.
+    #[default]
+    OnWorkerFailure,
+    /// Never ask workers.
+    Always,
+}
+
+/// The embedded worker.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawWorker {
+    /// Address and port to listen on.
+    pub listen: String,
+    /// Host that clients connect to; this machine's own where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertised_host: Option<String>,
+    /// A UUID, or any name to make one from; kept in the page store where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Where pages are kept.
+    pub page_store: RawPageStore,
+    /// Files that one worker loads at one time.
+    pub load_concurrency: u32,
+    /// Connections at one time; more wait.
+    pub max_connections: u32,
+}
+
+/// Where a worker keeps pages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPageStore {
+    /// A directory of its own.
+    pub directory: String,
+    /// The most that its pages take.
+    pub capacity: Size,
+}
+
+/// Logs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLogging {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or filters such as `info,alluxio_client=debug`.
+    pub level: String,
+    /// File to append to; standard error where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `text` or `json`.
+    pub format: RawLogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawLogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For log collectors.
+    Json,
+}
+
+impl Size {
+    fn text(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl Default for RawCluster {
+    fn default() -> Self {
+        Self {
+            // Alluxio's own default name.
+            name: "DefaultAlluxioCluster".to_owned(),
+            membership: RawMembership::None,
+        }
+    }
+}
+
+impl Default for RawClient {
+    fn default() -> Self {
+        Self {
+            // Alluxio's defaults for both; clients that disagree split the cache.
+            page_size: Size::text("1Mi"),
+            virtual_nodes_per_worker: 2000,
+            ring_membership: RawRingMembership::Live,
+            // Room for a read-ahead window of 64 MiB for each of a few readers.
+            memory_limit: Size::text("256Mi"),
+            metadata_ttl_seconds: 60,
+            readahead: RawReadahead::default(),
+            // Fills a 25 Gbit/s link with 1 MiB pages at 20 ms latency; bounds sockets and memory.
+            max_inflight_requests: 64,
+            fallback: RawFallback::default(),
+        }
+    }
+}
+
+impl Default for RawReadahead {
+    fn default() -> Self {
+        Self {
+            // 64 pages of the default size: hides an object store's 30 ms at 2 GB/s.
+            max_window: Size::text("64Mi"),
+        }
+    }
+}
+
+impl Default for RawFallback {
+    fn default() -> Self {
+        Self {
+            policy: RawFallbackPolicy::OnWorkerFailure,
+            // A worker that reads through a 1 MiB page from a slow store answers within 2 s.
+            worker_timeout_milliseconds: 2000,
+            // The owner and its successor; a third is unlikely to have the page.
+            max_worker_attempts: 2,
+        }
+    }
+}
+
+impl Default for RawWorker {
+    fn default() -> Self {
+        Self {
+            // Alluxio's HTTP port.
+            listen: "0.0.0.0:28080".to_owned(),
+            advertised_host: None,
+            identity: None,
+            page_store: RawPageStore::default(),
+            // Keeps one object store connection pool busy without crowding out reads.
+            load_concurrency: 8,
+            max_connections: 1024,
+        }
+    }
+}
+
+impl Default for RawPageStore {
+    fn default() -> Self {
+        Self {
+            directory: "/var/lib/alluxio-dataset/pages".to_owned(),
+            capacity: Size::text("10Gi"),
+        }
+    }
+}
+
+impl Default for RawLogging {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            path: None,
+            format: RawLogFormat::Text,
+        }
+    }
+}

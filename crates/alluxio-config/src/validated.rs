@@ -1,0 +1,567 @@
+//! What is meant: the configuration with every value checked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use alluxio_wire::{PageSize, UfsUri, parse_size};
+
+pub use crate::raw::{
+    RawAddressingStyle as AddressingStyle, RawFallbackPolicy as FallbackPolicy,
+    RawLogFormat as LogFormat, RawRingMembership as RingMembership,
+};
+use crate::raw::{
+    RawClient, RawCluster, RawConfig, RawFallback, RawMembership, RawPageStore, RawUfs, RawWorker,
+    Size,
+};
+use crate::{ConfigError, Credentials, SecretString, alias};
+
+/// Alluxio's default HTTP port of a worker.
+pub const DEFAULT_WORKER_PORT: u16 = 28080;
+/// More virtual nodes than this make rebuilding a ring slow and its balance no better.
+pub const MAX_VIRTUAL_NODES: u32 = 100_000;
+/// The longest file that is read as a configuration.
+const MAX_YAML_BYTES: usize = 1024 * 1024;
+
+/// The whole configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The under-store.
+    pub ufs: UfsConfig,
+    /// The Alluxio cluster.
+    pub cluster: ClusterConfig,
+    /// The client.
+    pub client: ClientOptions,
+    /// The embedded worker.
+    pub worker: WorkerOptions,
+    /// Logs.
+    pub logging: LoggingConfig,
+}
+
+/// The under-store and how to reach it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UfsConfig {
+    /// Root of the dataset.
+    pub uri: UfsUri,
+    /// Endpoint URL of the store.
+    pub endpoint: Option<String>,
+    /// Region that requests are signed for.
+    pub region: Option<String>,
+    /// How the bucket is named in a request.
+    pub addressing_style: AddressingStyle,
+    /// How to sign in.
+    pub credentials: Credentials,
+}
+
+/// The Alluxio cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterConfig {
+    /// Its name in etcd.
+    pub name: String,
+    /// How its workers are found.
+    pub membership: Membership,
+}
+
+/// How workers are found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Membership {
+    /// No workers.
+    None,
+    /// A fixed list, not empty.
+    Static {
+        /// The workers.
+        workers: Vec<HostPort>,
+    },
+    /// Alluxio's etcd.
+    Etcd {
+        /// URLs, not empty.
+        endpoints: Vec<String>,
+        /// User name.
+        username: Option<String>,
+        /// Password.
+        password: Option<SecretString>,
+    },
+}
+
+/// Host and port of a worker.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Host name or address.
+    pub host: String,
+    /// HTTP port.
+    pub port: u16,
+}
+
+/// The client's options.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientOptions {
+    /// Page size of the cluster.
+    pub page_size: PageSize,
+    /// Points of each worker on the ring.
+    pub virtual_nodes_per_worker: u32,
+    /// Which workers make the ring.
+    pub ring_membership: RingMembership,
+    /// The most that cached pages and reads in flight take.
+    pub memory_limit_bytes: u64,
+    /// How long a file's status is believed.
+    pub metadata_ttl: Duration,
+    /// The most that is read ahead in one file.
+    pub readahead_max_bytes: u64,
+    /// Requests at one time.
+    pub max_inflight_requests: usize,
+    /// When to read from the under-store directly.
+    pub fallback: FallbackConfig,
+}
+
+/// When and how to read from the under-store directly.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FallbackConfig {
+    /// When.
+    pub policy: FallbackPolicy,
+    /// How long one worker may take to answer.
+    pub worker_timeout: Duration,
+    /// Ring workers to try before.
+    pub max_worker_attempts: u32,
+}
+
+/// The embedded worker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WorkerOptions {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Host that clients connect to.
+    pub advertised_host: Option<String>,
+    /// A UUID, or a name to make one from.
+    pub identity: Option<String>,
+    /// Where pages are kept.
+    pub page_store: PageStoreConfig,
+    /// Files loaded at one time.
+    pub load_concurrency: usize,
+    /// Connections at one time.
+    pub max_connections: usize,
+}
+
+/// Where a worker keeps pages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageStoreConfig {
+    /// A directory of its own.
+    pub directory: PathBuf,
+    /// The most that its pages take.
+    pub capacity_bytes: u64,
+}
+
+/// Logs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoggingConfig {
+    /// Level or filters.
+    pub level: String,
+    /// File to append to.
+    pub path: Option<PathBuf>,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Config {
+    /// Reads the YAML file's text.
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        if text.len() > MAX_YAML_BYTES {
+            return Err(shape(
+                ".",
+                format!("the text is over {MAX_YAML_BYTES} bytes"),
+            ));
+        }
+        let document = serde_yaml::from_str(text).map_err(|e| shape(".", e))?;
+        let document = alias::resolve(document)?;
+        let raw: RawConfig = serde_path_to_error::deserialize(document)
+            .map_err(|e| shape(&e.path().to_string(), e.inner()))?;
+        Self::try_from(raw)
+    }
+
+    /// Writes the YAML without any secret: keys, tokens and passwords are left out.
+    pub fn to_yaml(&self) -> String {
+        self.write(false)
+    }
+
+    /// Writes the YAML with secrets, for a channel that only its reader sees.
+    pub fn to_yaml_with_secrets(&self) -> String {
+        self.write(true)
+    }
+
+    /// The same configuration with the credentials of a Kubernetes Secret's data.
+    pub fn with_credentials(&self, data: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut config = self.clone();
+        config.ufs.credentials = Credentials::from_secret(data)?;
+        Ok(config)
+    }
+
+    fn write(&self, secrets: bool) -> String {
+        serde_yaml::to_string(&to_raw(self, secrets)).unwrap_or_default()
+    }
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = ConfigError;
+
+    fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            ufs: ufs(raw.ufs)?,
+            cluster: cluster(raw.cluster)?,
+            client: client(raw.client)?,
+            worker: worker(raw.worker)?,
+            logging: LoggingConfig {
+                level: raw.logging.level,
+                path: raw.logging.path.map(PathBuf::from),
+                format: raw.logging.format,
+            },
+        })
+    }
+}
+
+fn shape(path: &str, reason: impl ToString) -> ConfigError {
+    ConfigError::Shape {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+fn ufs(raw: RawUfs) -> Result<UfsConfig, ConfigError> {
+    let credentials = match (raw.anon, raw.key, raw.secret) {
+        (true, None, None) => Credentials::Anonymous,
+        (true, ..) => {
+            let reason = "anon is set together with key or secret: keep one of them";
+            return Err(ConfigError::value("ufs.anon", reason));
+        }
+        (false, Some(key), Some(secret)) => Credentials::Keys {
+            key,
+            secret: SecretString::new(secret),
+            token: raw.token.map(SecretString::new),
+        },
+        (false, None, None) => Credentials::Environment,
+        (false, Some(_), None) => {
+            return Err(ConfigError::value(
+                "ufs.secret",
+                "missing: key is set, set both",
+            ));
+        }
+        (false, None, Some(_)) => {
+            return Err(ConfigError::value(
+                "ufs.key",
+                "missing: secret is set, set both",
+            ));
+        }
+    };
+    if let Some(endpoint) = &raw.endpoint {
+        check_url("ufs.endpoint", endpoint)?;
+    }
+    Ok(UfsConfig {
+        uri: UfsUri::parse(&raw.uri).map_err(|e| ConfigError::value("ufs.uri", e))?,
+        endpoint: raw.endpoint,
+        region: raw.region,
+        addressing_style: raw.addressing_style,
+        credentials,
+    })
+}
+
+fn cluster(raw: RawCluster) -> Result<ClusterConfig, ConfigError> {
+    if raw.name.is_empty() || raw.name.contains('/') {
+        let reason = format!(
+            "`{}` is not a cluster name: it is one part of an etcd key",
+            raw.name
+        );
+        return Err(ConfigError::value("cluster.name", reason));
+    }
+    let membership = match raw.membership {
+        RawMembership::None => Membership::None,
+        RawMembership::Static { workers } => Membership::Static {
+            workers: not_empty("cluster.membership.workers", workers)?
+                .iter()
+                .map(|text| host_port(text))
+                .collect::<Result<_, _>>()?,
+        },
+        RawMembership::Etcd {
+            endpoints,
+            username,
+            password,
+        } => {
+            let endpoints = not_empty("cluster.membership.endpoints", endpoints)?;
+            for endpoint in &endpoints {
+                check_url("cluster.membership.endpoints", endpoint)?;
+            }
+            if username.is_some() != password.is_some() {
+                let reason = "username and password come together: set both or none";
+                return Err(ConfigError::value("cluster.membership.username", reason));
+            }
+            Membership::Etcd {
+                endpoints,
+                username,
+                password: password.map(SecretString::new),
+            }
+        }
+    };
+    Ok(ClusterConfig {
+        name: raw.name,
+        membership,
+    })
+}
+
+fn client(raw: RawClient) -> Result<ClientOptions, ConfigError> {
+    let page_size = PageSize::new(bytes("client.page_size", &raw.page_size)?)
+        .map_err(|e| ConfigError::value("client.page_size", e))?;
+    let memory_limit_bytes = bytes("client.memory_limit", &raw.memory_limit)?;
+    // Below four pages a reader cannot hold one page, fill the next and read one ahead.
+    let least = 4 * page_size.bytes();
+    if memory_limit_bytes < least {
+        let reason = format!(
+            "{memory_limit_bytes} bytes is less than four pages of {page_size}: give at least \
+             {least} bytes"
+        );
+        return Err(ConfigError::value("client.memory_limit", reason));
+    }
+    let nodes = raw.virtual_nodes_per_worker;
+    in_range(
+        "client.virtual_nodes_per_worker",
+        u64::from(nodes),
+        1,
+        u64::from(MAX_VIRTUAL_NODES),
+    )?;
+    let inflight = raw.max_inflight_requests;
+    in_range("client.max_inflight_requests", u64::from(inflight), 1, 4096)?;
+    in_range(
+        "client.metadata_ttl_seconds",
+        raw.metadata_ttl_seconds,
+        0,
+        7 * 24 * 3600,
+    )?;
+    Ok(ClientOptions {
+        page_size,
+        virtual_nodes_per_worker: nodes,
+        ring_membership: raw.ring_membership,
+        memory_limit_bytes,
+        metadata_ttl: Duration::from_secs(raw.metadata_ttl_seconds),
+        readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
+        max_inflight_requests: inflight as usize,
+        fallback: fallback(&raw.fallback)?,
+    })
+}
+
+fn fallback(raw: &RawFallback) -> Result<FallbackConfig, ConfigError> {
+    let millis = raw.worker_timeout_milliseconds;
+    in_range(
+        "client.fallback.worker_timeout_milliseconds",
+        millis,
+        1,
+        600_000,
+    )?;
+    let attempts = raw.max_worker_attempts;
+    in_range(
+        "client.fallback.max_worker_attempts",
+        u64::from(attempts),
+        1,
+        16,
+    )?;
+    Ok(FallbackConfig {
+        policy: raw.policy,
+        worker_timeout: Duration::from_millis(millis),
+        max_worker_attempts: attempts,
+    })
+}
+
+fn worker(raw: RawWorker) -> Result<WorkerOptions, ConfigError> {
+    let listen = raw.listen.parse().map_err(|_| {
+        let reason = format!(
+            "`{}` is not an address and port such as 0.0.0.0:28080",
+            raw.listen
+        );
+        ConfigError::value("worker.listen", reason)
+    })?;
+    in_range(
+        "worker.load_concurrency",
+        u64::from(raw.load_concurrency),
+        1,
+        256,
+    )?;
+    in_range(
+        "worker.max_connections",
+        u64::from(raw.max_connections),
+        1,
+        65_536,
+    )?;
+    Ok(WorkerOptions {
+        listen,
+        advertised_host: raw.advertised_host,
+        identity: raw.identity,
+        page_store: PageStoreConfig {
+            directory: PathBuf::from(raw.page_store.directory),
+            capacity_bytes: bytes("worker.page_store.capacity", &raw.page_store.capacity)?,
+        },
+        load_concurrency: raw.load_concurrency as usize,
+        max_connections: raw.max_connections as usize,
+    })
+}
+
+fn bytes(path: &'static str, size: &Size) -> Result<u64, ConfigError> {
+    match size {
+        Size::Bytes(bytes) => Ok(*bytes),
+        Size::Text(text) => parse_size(text).map_err(|e| ConfigError::value(path, e)),
+    }
+}
+
+fn in_range(path: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let reason = format!("{value} is out of range: give {least} to {most}");
+    Err(ConfigError::value(path, reason))
+}
+
+fn not_empty<T>(path: &'static str, list: Vec<T>) -> Result<Vec<T>, ConfigError> {
+    if list.is_empty() {
+        return Err(ConfigError::value(
+            path,
+            "the list is empty: name at least one",
+        ));
+    }
+    Ok(list)
+}
+
+fn check_url(path: &'static str, url: &str) -> Result<(), ConfigError> {
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
+    match rest.map(|rest| rest.split('/').next().unwrap_or_default()) {
+        Some(authority) if authority.contains('@') => {
+            let reason = "the URL holds credentials: take them out of it";
+            Err(ConfigError::value(path, reason))
+        }
+        Some(authority) if !authority.is_empty() => Ok(()),
+        _ => Err(ConfigError::value(
+            path,
+            "not a URL such as http://host:port",
+        )),
+    }
+}
+
+fn host_port(text: &str) -> Result<HostPort, ConfigError> {
+    let bad = || {
+        let reason = format!("`{text}` is not a worker: write host or host:port");
+        ConfigError::value("cluster.membership.workers", reason)
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        // An IPv6 address has more colons and needs its brackets before a port.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, port.parse().map_err(|_| bad())?)
+        }
+        Some(_) => return Err(bad()),
+        None => (text, DEFAULT_WORKER_PORT),
+    };
+    if host.is_empty() || host.contains('/') || port == 0 {
+        return Err(bad());
+    }
+    Ok(HostPort {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+fn to_raw(config: &Config, secrets: bool) -> RawConfig {
+    RawConfig {
+        ufs: to_raw_ufs(&config.ufs, secrets),
+        cluster: RawCluster {
+            name: config.cluster.name.clone(),
+            membership: to_raw_membership(&config.cluster.membership, secrets),
+        },
+        client: to_raw_client(&config.client),
+        worker: RawWorker {
+            listen: config.worker.listen.to_string(),
+            advertised_host: config.worker.advertised_host.clone(),
+            identity: config.worker.identity.clone(),
+            page_store: RawPageStore {
+                directory: config.worker.page_store.directory.display().to_string(),
+                capacity: Size::Bytes(config.worker.page_store.capacity_bytes),
+            },
+            load_concurrency: narrow(config.worker.load_concurrency),
+            max_connections: narrow(config.worker.max_connections),
+        },
+        logging: crate::raw::RawLogging {
+            level: config.logging.level.clone(),
+            path: config
+                .logging
+                .path
+                .as_ref()
+                .map(|p| p.display().to_string()),
+            format: config.logging.format,
+        },
+    }
+}
+
+fn to_raw_ufs(ufs: &UfsConfig, secrets: bool) -> RawUfs {
+    let mut raw = RawUfs {
+        uri: ufs.uri.to_string(),
+        endpoint: ufs.endpoint.clone(),
+        region: ufs.region.clone(),
+        addressing_style: ufs.addressing_style,
+        anon: ufs.credentials == Credentials::Anonymous,
+        key: None,
+        secret: None,
+        token: None,
+    };
+    if let (Credentials::Keys { key, secret, token }, true) = (&ufs.credentials, secrets) {
+        raw.key = Some(key.clone());
+        raw.secret = Some(secret.expose().to_owned());
+        raw.token = token.as_ref().map(|token| token.expose().to_owned());
+    }
+    raw
+}
+
+fn to_raw_membership(membership: &Membership, secrets: bool) -> RawMembership {
+    match membership {
+        Membership::None => RawMembership::None,
+        Membership::Static { workers } => RawMembership::Static {
+            workers: workers
+                .iter()
+                .map(|w| format!("{}:{}", w.host, w.port))
+                .collect(),
+        },
+        Membership::Etcd {
+            endpoints,
+            username,
+            password,
+        } => RawMembership::Etcd {
+            endpoints: endpoints.clone(),
+            username: username.clone().filter(|_| secrets),
+            password: password
+                .as_ref()
+                .filter(|_| secrets)
+                .map(|password| password.expose().to_owned()),
+        },
+    }
+}
+
+fn to_raw_client(client: &ClientOptions) -> RawClient {
+    RawClient {
+        page_size: Size::Bytes(client.page_size.bytes()),
+        virtual_nodes_per_worker: client.virtual_nodes_per_worker,
+        ring_membership: client.ring_membership,
+        memory_limit: Size::Bytes(client.memory_limit_bytes),
+        metadata_ttl_seconds: client.metadata_ttl.as_secs(),
+        readahead: crate::raw::RawReadahead {
+            max_window: Size::Bytes(client.readahead_max_bytes),
+        },
+        max_inflight_requests: narrow(client.max_inflight_requests),
+        fallback: RawFallback {
+            policy: client.fallback.policy,
+            worker_timeout_milliseconds: u64::try_from(client.fallback.worker_timeout.as_millis())
+                .unwrap_or(u64::MAX),
+            max_worker_attempts: client.fallback.max_worker_attempts,
+        },
+    }
+}
+
+/// Counts were read from 32-bit fields, so they fit back.
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

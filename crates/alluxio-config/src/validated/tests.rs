@@ -1,0 +1,255 @@
+//! What a configuration file may say, and what each mistake is answered with.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const FULL: &str = "
+ufs: {uri: 's3://bucket/train/', endpoint_url: 'http://127.0.0.1:9000', key: K, secret: S, token: T}
+cluster:
+  membership: {type: etcd, endpoints: ['http://etcd:2379'], username: u, password: p}
+client: {page_size: 4Mi, virtual_nodes_per_worker: 7, fallback: {policy: never}}
+";
+
+fn parse(text: &str) -> Config {
+    Config::from_yaml(text).unwrap()
+}
+
+fn error(text: &str) -> String {
+    Config::from_yaml(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_smallest_file_has_alluxios_defaults() {
+    let config = parse("ufs: {uri: 's3://bucket/prefix'}");
+    assert_eq!(config.client.page_size, PageSize::DEFAULT);
+    assert_eq!(config.client.virtual_nodes_per_worker, 2000);
+    assert_eq!(config.cluster.name, "DefaultAlluxioCluster");
+    assert_eq!(config.cluster.membership, Membership::None);
+    assert_eq!(config.ufs.credentials, Credentials::Environment);
+    assert_eq!(config.worker.listen.port(), DEFAULT_WORKER_PORT);
+}
+
+#[test]
+fn a_file_survives_writing_and_reading() {
+    let config = parse(FULL);
+    assert_eq!(parse(&config.to_yaml_with_secrets()), config);
+}
+
+#[test]
+fn the_public_yaml_has_no_secret() {
+    let yaml = parse(FULL).to_yaml();
+    for secret in ["secret", "token", "password", "username", " K", " S"] {
+        assert!(!yaml.contains(secret), "{secret} in {yaml}");
+    }
+    assert_eq!(parse(&yaml).ufs.credentials, Credentials::Environment);
+}
+
+#[test]
+fn debug_output_has_no_secret() {
+    let text = FULL
+        .replace("secret: S", "secret: hunter2")
+        .replace("password: p", "password: hunter2");
+    assert!(!format!("{:?}", parse(&text)).contains("hunter2"));
+}
+
+#[test]
+fn a_secrets_credentials_replace_the_files() {
+    let data = BTreeMap::from([
+        ("key".to_owned(), "K2".to_owned()),
+        ("secret".to_owned(), "S2".to_owned()),
+    ]);
+    let config = parse(FULL).with_credentials(&data).unwrap();
+    assert!(matches!(config.ufs.credentials, Credentials::Keys { ref key, .. } if key == "K2"));
+    assert!(parse(FULL).with_credentials(&BTreeMap::new()).is_err());
+}
+
+#[test]
+fn alluxio_property_names_are_aliases() {
+    let config = parse(
+        "
+alluxio.dora.client.ufs.root: s3://bucket/prefix
+alluxio.worker.page.store.page.size: 2MB
+alluxio.user.consistent.hash.virtual.node.count.per.worker: 5
+alluxio.user.dynamic.consistent.hash.ring.enabled: false
+alluxio.dora.client.ufs.fallback.enabled: 'false'
+alluxio.etcd.endpoints: http://a:2379, http://b:2379
+alluxio.user.worker.selection.policy: ConsistentHashPolicy
+",
+    );
+    assert_eq!(config.client.page_size.bytes(), 2 << 20);
+    assert_eq!(config.client.virtual_nodes_per_worker, 5);
+    assert_eq!(config.client.ring_membership, RingMembership::Registered);
+    assert_eq!(config.client.fallback.policy, FallbackPolicy::Never);
+    let Membership::Etcd { endpoints, .. } = config.cluster.membership else {
+        panic!("etcd expected");
+    };
+    assert_eq!(endpoints, ["http://a:2379", "http://b:2379"]);
+}
+
+#[test]
+fn every_alias_names_a_field_that_exists() {
+    for (property, field) in alias::known_properties() {
+        let flag = property.ends_with(".enabled");
+        let value = if flag { "true" } else { "{not: a value}" };
+        let text = format!("ufs: {{uri: 's3://b/p'}}\n{property}: {value}\n");
+        if flag {
+            parse(&text);
+            continue;
+        }
+        let message = error(&text);
+        let reached = message.contains(field.split('.').next().unwrap());
+        assert!(
+            reached && !message.contains("unknown field"),
+            "{property}: {message}"
+        );
+    }
+}
+
+#[test]
+fn the_same_thing_twice_is_refused() {
+    let text = "ufs: {uri: 's3://b/p'}\nclient: {page_size: 1MB}\nalluxio.worker.page.store.page.size: 1MB";
+    let message = error(text);
+    assert!(
+        message.contains("both") && message.contains("client.page_size"),
+        "{message}"
+    );
+}
+
+#[test]
+fn errors_name_the_path_of_the_bad_field() {
+    let with = |rest: &str| format!("ufs: {{uri: 's3://b/p'}}\n{rest}");
+    let cases = [
+        ("ufs: {}".to_owned(), "ufs", "uri"),
+        ("ufs: {uri: nope}".to_owned(), "ufs.uri", "no scheme"),
+        (
+            "ufs: {uri: 's3://k:hunter2@b/p'}".to_owned(),
+            "ufs.uri",
+            "credentials",
+        ),
+        (
+            "ufs: {uri: 's3://b', key: K}".to_owned(),
+            "ufs.secret",
+            "set both",
+        ),
+        (
+            "ufs: {uri: 's3://b', anon: true, key: K}".to_owned(),
+            "ufs.anon",
+            "keep one",
+        ),
+        (
+            "ufs: {uri: 's3://b', endpoint: 'minio:9000'}".to_owned(),
+            "ufs.endpoint",
+            "not a URL",
+        ),
+        (
+            with("client: {page_size: 0}"),
+            "client.page_size",
+            "power of two",
+        ),
+        (
+            with("client: {page_size: 3MB}"),
+            "client.page_size",
+            "power of two",
+        ),
+        (
+            with("client: {page_size: 128Mi}"),
+            "client.page_size",
+            "at most 64 MiB",
+        ),
+        (
+            with("client: {page_size: big}"),
+            "client.page_size",
+            "not a size",
+        ),
+        (
+            with("client: {virtual_nodes_per_worker: 0}"),
+            "client.virtual_nodes_per_worker",
+            "1 to 100000",
+        ),
+        (
+            with("client: {virtual_nodes_per_worker: 100001}"),
+            "client.virtual_nodes_per_worker",
+            "out of range",
+        ),
+        (
+            with("client: {memory_limit: 1Mi}"),
+            "client.memory_limit",
+            "four pages",
+        ),
+        (
+            with("client: {fallback: {policy: sometimes}}"),
+            "client.fallback.policy",
+            "unknown variant",
+        ),
+        (with("client: {pagesize: 1MB}"), "client", "unknown field"),
+        (
+            with("cluster: {membership: {type: static, workers: []}}"),
+            "cluster.membership.workers",
+            "empty",
+        ),
+        (
+            with("cluster: {membership: {type: static, workers: ['a:b']}}"),
+            "cluster.membership.workers",
+            "host:port",
+        ),
+        (
+            with("cluster: {membership: {type: etcd, endpoints: [x]}}"),
+            "cluster.membership.endpoints",
+            "URL",
+        ),
+        (with("cluster: {name: a/b}"), "cluster.name", "etcd key"),
+        (with("worker: {listen: here}"), "worker.listen", "address"),
+        (
+            with("alluxio.user.nonsense: 1"),
+            "alluxio.user.nonsense",
+            "not known",
+        ),
+        (
+            with("alluxio.user.worker.selection.policy: JumpHashPolicy"),
+            "selection.policy",
+            "not supported",
+        ),
+    ];
+    for (text, path, reason) in cases {
+        let message = error(&text);
+        assert!(
+            message.contains(path) && message.contains(reason),
+            "{text}: {message}"
+        );
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn workers_are_hosts_with_an_optional_port() {
+    let text = "ufs: {uri: 's3://b'}\ncluster: {membership: {type: static, workers: [a, 'b:1', '[::1]:2']}}";
+    let Membership::Static { workers } = parse(text).cluster.membership else {
+        panic!("static expected");
+    };
+    let pairs: Vec<_> = workers.iter().map(|w| (w.host.as_str(), w.port)).collect();
+    assert_eq!(pairs, [("a", 28080), ("b", 1), ("[::1]", 2)]);
+}
+
+proptest! {
+    #[test]
+    fn any_text_gives_a_config_or_an_error(text in ".{0,200}") {
+        let _ = Config::from_yaml(&text);
+    }
+
+    #[test]
+    fn whatever_is_accepted_survives_writing(nodes in 1u32..100_001, power in 0u32..11, ttl in 0u64..100) {
+        let text = format!(
+            "ufs: {{uri: 's3://b/p'}}\nclient: {{page_size: {}, virtual_nodes_per_worker: {nodes}, \
+             metadata_ttl_seconds: {ttl}, memory_limit: 1Gi}}", (64u64 << 10) << power);
+        let config = parse(&text);
+        prop_assert_eq!(parse(&config.to_yaml()), config);
+    }
+}
