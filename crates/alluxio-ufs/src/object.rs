@@ -1,0 +1,270 @@
+//! S3 and what speaks it, over OpenDAL, with an operator per bucket.
+//!
+//! Three requests carry everything: HEAD (a file's status), LIST (directories) and GET with a
+//! range. A status asks HEAD first, for most names are files, and LIST only when HEAD finds none;
+//! a store that fails HEAD on a directory's name instead of saying 404 (s3s-fs does) is thereby
+//! served too. Times are cut to whole seconds: HEAD tells no more, and a version must not depend
+//! on which request told it.
+
+mod entries;
+mod keys;
+mod operators;
+
+use std::ops::Range;
+
+use alluxio_config::UfsConfig;
+use alluxio_wire::{FileStatus, FileVersion, UfsUri};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use opendal::{ErrorKind, Metadata, Operator};
+
+use self::entries::{Depth, entries};
+use self::operators::Operators;
+use crate::error::{Subject, UfsError, UfsErrorKind};
+use crate::limits::{ATTEMPT_TIMEOUT, MAX_LIST_ENTRIES, READ_ATTEMPT_TIMEOUT, with_retries};
+use crate::status::{self, is_version};
+
+/// The store of `s3:` URIs.
+#[derive(Clone, Debug)]
+pub(crate) struct ObjectStore {
+    root: UfsUri,
+    operators: Operators,
+}
+
+impl ObjectStore {
+    pub(crate) fn new(config: &UfsConfig) -> Result<Self, UfsError> {
+        Ok(Self {
+            root: config.uri.clone(),
+            operators: Operators::new(config)?,
+        })
+    }
+
+    pub(crate) async fn status(
+        &self,
+        subject: &Subject,
+        uri: &UfsUri,
+    ) -> Result<FileStatus, UfsError> {
+        let operator = self.operators.of(subject, uri)?;
+        let key = keys::file_key(subject, uri)?;
+        if key.is_empty() {
+            return self.status_of_bucket(subject, &operator, uri).await;
+        }
+        // One attempt, so that a store that fails HEAD on directories is not asked four times.
+        let head = self.head(subject, &operator, uri, &key);
+        let first = match tokio::time::timeout(ATTEMPT_TIMEOUT, head).await {
+            Ok(Ok(status)) => return Ok(status),
+            Ok(Err(error)) => error,
+            Err(_) => subject.timed_out(ATTEMPT_TIMEOUT),
+        };
+        if first.kind() == UfsErrorKind::PermissionDenied {
+            return Err(first);
+        }
+        if self.has_something_below(subject, &operator, uri).await? {
+            return Ok(status::directory(&self.root, uri, 0));
+        }
+        if !first.retryable() {
+            return Err(first);
+        }
+        with_retries(subject, ATTEMPT_TIMEOUT, || {
+            self.head(subject, &operator, uri, &key)
+        })
+        .await
+    }
+
+    pub(crate) async fn list(
+        &self,
+        subject: &Subject,
+        uri: &UfsUri,
+    ) -> Result<Vec<FileStatus>, UfsError> {
+        let operator = self.operators.of(subject, uri)?;
+        let mut found = entries(operator, subject.clone(), uri, Depth::One)?;
+        let mut statuses = Vec::new();
+        let mut is_empty = true;
+        while let Some(entry) = found.try_next().await? {
+            is_empty = false;
+            if let Some(name) = entry.name_below(uri) {
+                statuses.push(entry.status(&self.root, &name));
+            }
+            if statuses.len() > MAX_LIST_ENTRIES {
+                return Err(subject.invalid(
+                    format!("it holds more than {MAX_LIST_ENTRIES} entries"),
+                    "spread the objects over several prefixes",
+                ));
+            }
+        }
+        // Nothing below: an empty bucket, a file, or nothing at all.
+        if is_empty && !self.status(subject, uri).await?.is_directory() {
+            return Err(subject.not_directory());
+        }
+        Ok(statuses)
+    }
+
+    pub(crate) fn walk(
+        &self,
+        subject: Subject,
+        uri: UfsUri,
+    ) -> BoxStream<'static, Result<FileStatus, UfsError>> {
+        let started = self
+            .operators
+            .of(&subject, &uri)
+            .and_then(|operator| entries(operator, subject.clone(), &uri, Depth::All));
+        let found = match started {
+            Ok(found) => found,
+            Err(error) => return stream::once(async { Err(error) }).boxed(),
+        };
+        let store = self.clone();
+        let mut found = found.peekable();
+        stream::once(async move {
+            // Nothing below: the one file itself, an empty bucket, or nothing at all.
+            let alone = match std::pin::Pin::new(&mut found).peek().await {
+                Some(_) => None,
+                None => Some(store.status(&subject, &uri).await?),
+            };
+            let alone = stream::iter(alone.filter(|s| !s.is_directory()).map(Ok));
+            let below = found.try_filter_map(move |entry| {
+                let name = entry.name_below(&uri).filter(|_| entry.is_file());
+                let status = name.map(|name| entry.status(&store.root, &name));
+                async move { Ok(status) }
+            });
+            Ok::<_, UfsError>(alone.chain(below))
+        })
+        .try_flatten()
+        .boxed()
+    }
+
+    pub(crate) async fn read(
+        &self,
+        subject: &Subject,
+        uri: &UfsUri,
+        range: Range<u64>,
+        version: Option<&FileVersion>,
+    ) -> Result<Bytes, UfsError> {
+        let operator = self.operators.of(subject, uri)?;
+        let key = keys::file_key(subject, uri)?;
+        if key.is_empty() {
+            return Err(subject.is_directory());
+        }
+        let read = |range: Range<u64>| {
+            let (operator, key) = (&operator, &key);
+            with_retries(subject, READ_ATTEMPT_TIMEOUT, move || {
+                self.get(subject, operator, uri, key, range.clone(), version)
+            })
+        };
+        let error = match read(range.clone()).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => error,
+        };
+        if !matches!(
+            error.kind(),
+            UfsErrorKind::Unexpected | UfsErrorKind::NotFound
+        ) {
+            return Err(error);
+        }
+        // The object may end before the range does, or be a directory: its status tells.
+        let status = self.status(subject, uri).await?;
+        if status.is_directory() {
+            return Err(subject.is_directory());
+        }
+        if let Some(version) = version
+            && !is_version(&status, version)
+        {
+            return Err(subject.changed(version));
+        }
+        match range.start..range.end.min(status.length) {
+            cut if cut == range => Err(error),
+            cut if cut.is_empty() => Ok(Bytes::new()),
+            cut => read(cut).await,
+        }
+    }
+
+    async fn head(
+        &self,
+        subject: &Subject,
+        operator: &Operator,
+        uri: &UfsUri,
+        key: &str,
+    ) -> Result<FileStatus, UfsError> {
+        let metadata = operator
+            .stat(key)
+            .await
+            .map_err(|error| self.operators.error(subject, &error))?;
+        Ok(file_status(&self.root, uri, &metadata))
+    }
+
+    /// One GET. A strong ETag goes along as If-Match; what came back is checked in any case, for
+    /// not every store heeds the condition.
+    async fn get(
+        &self,
+        subject: &Subject,
+        operator: &Operator,
+        uri: &UfsUri,
+        key: &str,
+        range: Range<u64>,
+        version: Option<&FileVersion>,
+    ) -> Result<Bytes, UfsError> {
+        let failed = |error: opendal::Error| match version {
+            Some(version) if error.kind() == ErrorKind::ConditionNotMatch => {
+                subject.changed(version)
+            }
+            _ => self.operators.error(subject, &error),
+        };
+        let mut request = operator.reader_with(key);
+        if let Some(etag) = version.and_then(FileVersion::content_hash)
+            && !etag.starts_with("W/")
+        {
+            request = request.if_match(&format!("\"{etag}\""));
+        }
+        let reader = request.await.map_err(failed)?;
+        let bytes = reader.read(range).await.map_err(failed)?.to_bytes();
+        if let Some(version) = version {
+            let status = match reader.metadata() {
+                Some(metadata) => file_status(&self.root, uri, metadata),
+                None => self.head(subject, operator, uri, key).await?,
+            };
+            if !is_version(&status, version) {
+                return Err(subject.changed(version));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// An empty bucket is a directory; a LIST tells whether there is a bucket at all.
+    async fn status_of_bucket(
+        &self,
+        subject: &Subject,
+        operator: &Operator,
+        uri: &UfsUri,
+    ) -> Result<FileStatus, UfsError> {
+        self.has_something_below(subject, operator, uri).await?;
+        Ok(status::directory(&self.root, uri, 0))
+    }
+
+    async fn has_something_below(
+        &self,
+        subject: &Subject,
+        operator: &Operator,
+        uri: &UfsUri,
+    ) -> Result<bool, UfsError> {
+        let mut first = entries(operator.clone(), subject.clone(), uri, Depth::Any)?;
+        Ok(first.try_next().await?.is_some())
+    }
+}
+
+/// The status of a key from what the store says of it.
+fn file_status(root: &UfsUri, uri: &UfsUri, metadata: &Metadata) -> FileStatus {
+    let seconds = metadata
+        .last_modified()
+        .map_or(0, |time| time.into_inner().as_second());
+    let hash = metadata
+        .etag()
+        .map(keys::unquoted)
+        .filter(|h| !h.is_empty());
+    status::file(
+        root,
+        uri,
+        metadata.content_length(),
+        seconds * 1000,
+        hash.map(str::to_owned),
+    )
+}
