@@ -3,8 +3,8 @@
 //! A [`Ufs`] is made once from a dataset's [`UfsConfig`] and cloned freely. Behind it stands one of
 //! two stores that keep the same contract, checked by one conformance suite (`tests/`):
 //!
-//! * [`object`]: S3 and what speaks it, over OpenDAL. An operator is kept per bucket.
-//! * [`local`]: `file:` URIs, on the blocking pool. OpenDAL's file service is not used here: it
+//! * `object`: S3 and what speaks it, over OpenDAL. An operator is kept per bucket.
+//! * `local`: `file:` URIs, on the blocking pool. OpenDAL's file service is not used here: it
 //!   trims blanks off names (a listing then shows files that do not exist), does not follow
 //!   symbolic links in listings, and reads extended attributes on the async runtime, where a hung
 //!   network mount would stop every other task.
@@ -14,7 +14,7 @@
 //! * Names that a URI cannot carry are left out of listings, with a debug log.
 //! * A directory is what was made as one, or what has something below it.
 //! * Every operation is bounded: parallel operations, time per attempt, number of attempts.
-//! * A version ([`FileVersion`]) given to a read is checked against the bytes that were read.
+//! * A version given to a read is checked against the bytes that were read.
 
 mod error;
 mod limits;

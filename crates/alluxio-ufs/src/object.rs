@@ -32,6 +32,14 @@ pub(crate) struct ObjectStore {
     operators: Operators,
 }
 
+/// One key of one bucket, and the operation that an error will name.
+struct Target<'a> {
+    subject: &'a Subject,
+    operator: Operator,
+    uri: &'a UfsUri,
+    key: String,
+}
+
 impl ObjectStore {
     pub(crate) fn new(config: &UfsConfig) -> Result<Self, UfsError> {
         Ok(Self {
@@ -45,14 +53,12 @@ impl ObjectStore {
         subject: &Subject,
         uri: &UfsUri,
     ) -> Result<FileStatus, UfsError> {
-        let operator = self.operators.of(subject, uri)?;
-        let key = keys::file_key(subject, uri)?;
-        if key.is_empty() {
-            return self.status_of_bucket(subject, &operator, uri).await;
+        let target = self.target(subject, uri)?;
+        if target.key.is_empty() {
+            return self.status_of_bucket(&target).await;
         }
         // One attempt, so that a store that fails HEAD on directories is not asked four times.
-        let head = self.head(subject, &operator, uri, &key);
-        let first = match tokio::time::timeout(ATTEMPT_TIMEOUT, head).await {
+        let first = match tokio::time::timeout(ATTEMPT_TIMEOUT, self.head(&target)).await {
             Ok(Ok(status)) => return Ok(status),
             Ok(Err(error)) => error,
             Err(_) => subject.timed_out(ATTEMPT_TIMEOUT),
@@ -60,16 +66,13 @@ impl ObjectStore {
         if first.kind() == UfsErrorKind::PermissionDenied {
             return Err(first);
         }
-        if self.has_something_below(subject, &operator, uri).await? {
+        if self.has_something_below(&target).await? {
             return Ok(status::directory(&self.root, uri, 0));
         }
         if !first.retryable() {
             return Err(first);
         }
-        with_retries(subject, ATTEMPT_TIMEOUT, || {
-            self.head(subject, &operator, uri, &key)
-        })
-        .await
+        with_retries(subject, ATTEMPT_TIMEOUT, || self.head(&target)).await
     }
 
     pub(crate) async fn list(
@@ -140,15 +143,14 @@ impl ObjectStore {
         range: Range<u64>,
         version: Option<&FileVersion>,
     ) -> Result<Bytes, UfsError> {
-        let operator = self.operators.of(subject, uri)?;
-        let key = keys::file_key(subject, uri)?;
-        if key.is_empty() {
+        let target = self.target(subject, uri)?;
+        if target.key.is_empty() {
             return Err(subject.is_directory());
         }
         let read = |range: Range<u64>| {
-            let (operator, key) = (&operator, &key);
+            let target = &target;
             with_retries(subject, READ_ATTEMPT_TIMEOUT, move || {
-                self.get(subject, operator, uri, key, range.clone(), version)
+                self.get(target, range.clone(), version)
             })
         };
         let error = match read(range.clone()).await {
@@ -178,38 +180,36 @@ impl ObjectStore {
         }
     }
 
-    async fn head(
-        &self,
-        subject: &Subject,
-        operator: &Operator,
-        uri: &UfsUri,
-        key: &str,
-    ) -> Result<FileStatus, UfsError> {
-        let metadata = operator
-            .stat(key)
-            .await
-            .map_err(|error| self.operators.error(subject, &error))?;
-        Ok(file_status(&self.root, uri, &metadata))
+    fn target<'a>(&self, subject: &'a Subject, uri: &'a UfsUri) -> Result<Target<'a>, UfsError> {
+        Ok(Target {
+            subject,
+            operator: self.operators.of(subject, uri)?,
+            uri,
+            key: keys::file_key(subject, uri)?,
+        })
+    }
+
+    async fn head(&self, target: &Target<'_>) -> Result<FileStatus, UfsError> {
+        let stat = target.operator.stat(&target.key).await;
+        let metadata = stat.map_err(|error| self.operators.error(target.subject, &error))?;
+        Ok(file_status(&self.root, target.uri, &metadata))
     }
 
     /// One GET. A strong ETag goes along as If-Match; what came back is checked in any case, for
     /// not every store heeds the condition.
     async fn get(
         &self,
-        subject: &Subject,
-        operator: &Operator,
-        uri: &UfsUri,
-        key: &str,
+        target: &Target<'_>,
         range: Range<u64>,
         version: Option<&FileVersion>,
     ) -> Result<Bytes, UfsError> {
         let failed = |error: opendal::Error| match version {
             Some(version) if error.kind() == ErrorKind::ConditionNotMatch => {
-                subject.changed(version)
+                target.subject.changed(version)
             }
-            _ => self.operators.error(subject, &error),
+            _ => self.operators.error(target.subject, &error),
         };
-        let mut request = operator.reader_with(key);
+        let mut request = target.operator.reader_with(&target.key);
         if let Some(etag) = version.and_then(FileVersion::content_hash)
             && !etag.starts_with("W/")
         {
@@ -219,34 +219,25 @@ impl ObjectStore {
         let bytes = reader.read(range).await.map_err(failed)?.to_bytes();
         if let Some(version) = version {
             let status = match reader.metadata() {
-                Some(metadata) => file_status(&self.root, uri, metadata),
-                None => self.head(subject, operator, uri, key).await?,
+                Some(metadata) => file_status(&self.root, target.uri, metadata),
+                None => self.head(target).await?,
             };
             if !is_version(&status, version) {
-                return Err(subject.changed(version));
+                return Err(target.subject.changed(version));
             }
         }
         Ok(bytes)
     }
 
     /// An empty bucket is a directory; a LIST tells whether there is a bucket at all.
-    async fn status_of_bucket(
-        &self,
-        subject: &Subject,
-        operator: &Operator,
-        uri: &UfsUri,
-    ) -> Result<FileStatus, UfsError> {
-        self.has_something_below(subject, operator, uri).await?;
-        Ok(status::directory(&self.root, uri, 0))
+    async fn status_of_bucket(&self, target: &Target<'_>) -> Result<FileStatus, UfsError> {
+        self.has_something_below(target).await?;
+        Ok(status::directory(&self.root, target.uri, 0))
     }
 
-    async fn has_something_below(
-        &self,
-        subject: &Subject,
-        operator: &Operator,
-        uri: &UfsUri,
-    ) -> Result<bool, UfsError> {
-        let mut first = entries(operator.clone(), subject.clone(), uri, Depth::Any)?;
+    async fn has_something_below(&self, target: &Target<'_>) -> Result<bool, UfsError> {
+        let (operator, subject) = (target.operator.clone(), target.subject.clone());
+        let mut first = entries(operator, subject, target.uri, Depth::Any)?;
         Ok(first.try_next().await?.is_some())
     }
 }
