@@ -1,0 +1,68 @@
+# The project's commands. `make help` lists them; CONTRIBUTING.md says which to use when.
+#
+# Each target first installs, or names, what it needs beside Rust (scripts/tools): `demo` and `test`
+# need a C compiler, the rest more. Built tools are cached under ~/.cache/alluxio-dataset.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(shell scripts/tools path):$(PATH)
+
+# Further arguments for the quickstart, e.g. DEMO_ARGS="--keep" or DEMO_ARGS="/path/to/folder".
+DEMO_ARGS ?=
+# The same for `make bench`.
+BENCH_ARGS ?=
+# The same for `make e2e`, e.g. E2E_ARGS="--keep" (see tests/e2e/README.md).
+E2E_ARGS ?=
+
+.PHONY: help demo test e2e bench image lint fmt codegen tools clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## build, then show the whole path on this machine: S3, workers, load, mount, a worker killed
+	@scripts/tools ensure demo
+	cargo build --release -p alluxio-cli
+	target/release/alluxio-dataset quickstart $(DEMO_ARGS)
+
+test: ## unit and integration tests (neither root nor a cluster needed)
+	@scripts/tools ensure build
+	cargo test
+
+e2e: image ## the whole product on a real single-node Kubernetes (root; Go for the first time)
+	@scripts/tools ensure e2e
+	cargo build -p e2e
+	target/debug/e2e $(E2E_ARGS)
+
+bench: ## the quickstart's measurements, as a table and in dist/bench.json
+	@scripts/tools ensure demo
+	cargo build --release -p alluxio-cli
+	@mkdir -p dist
+	target/release/alluxio-dataset quickstart --json dist/bench.json $(BENCH_ARGS)
+
+image: ## one static binary in an OCI archive, dist/alluxio-dataset.tar
+	@scripts/tools ensure image
+	cargo xtask image
+
+lint: ## format, clippy, generated files, layers, dependencies, chart
+	@scripts/tools ensure lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask codegen --check
+	cargo xtask layers
+	cargo deny --log-level error check bans licenses sources
+	helm lint --strict charts/alluxio-dataset
+
+fmt: ## format the code
+	cargo fmt --all
+
+codegen: ## write the generated files: CRDs, protobuf code, install manifest, reference
+	@scripts/tools ensure codegen
+	cargo xtask codegen
+
+tools: ## install everything that any target needs
+	@scripts/tools ensure all
+
+clean: ## remove what was built (not the cached tools)
+	cargo clean
+	rm -rf dist
