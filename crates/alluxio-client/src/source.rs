@@ -1,0 +1,409 @@
+//! Where a page comes from when it is not cached: the ring's workers, then the under-store.
+//!
+//! The order is fixed: the owner by the ring, the next ring workers, the UFS. Which step follows an
+//! answer is decided in one place, [`next_step`], for every answer and policy. That pages come from
+//! the UFS is never an accident that nobody sees: it is counted by reason, and logged when a reason
+//! sets in.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use alluxio_config::FallbackPolicy;
+use alluxio_ufs::Ufs;
+use alluxio_wire::{FileId, FileVersion, PageSize, UfsUri, page_length};
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::membership::Membership;
+use crate::metrics::{Metrics, PageResult};
+use crate::worker::{PageAnswer, Workers};
+
+mod alarm;
+
+use alarm::Alarm;
+
+/// Where bytes came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// This client's memory.
+    Memory,
+    /// The worker that the ring names first.
+    Worker,
+    /// A worker further along the ring, because the first could not serve.
+    NextWorker,
+    /// The under-store.
+    Ufs,
+}
+
+/// A number of bytes for each source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BytesBySource {
+    /// From this client's memory.
+    pub memory: u64,
+    /// From the worker that the ring names first.
+    pub worker: u64,
+    /// From a worker further along the ring.
+    pub next_worker: u64,
+    /// From the under-store.
+    pub ufs: u64,
+}
+
+/// One version of a file, as it was opened.
+#[derive(Debug)]
+pub struct OpenedFile {
+    /// The canonical URI.
+    pub uri: UfsUri,
+    /// The id of the URI, which names the file's pages on workers.
+    pub id: FileId,
+    /// The version of the bytes.
+    pub version: FileVersion,
+    /// The length in bytes.
+    pub length: u64,
+    /// The cluster's page size.
+    pub page_size: PageSize,
+}
+
+/// A page that was fetched.
+#[derive(Debug, Clone)]
+pub struct FetchedPage {
+    /// All of the page's bytes.
+    pub bytes: Bytes,
+    /// Where they came from; never [`Source::Memory`].
+    pub source: Source,
+}
+
+/// Fetches pages.
+///
+/// A page is whole and of the opened version, or it is an error: a short or shifted page, or one
+/// of another version, is never returned.
+#[async_trait]
+pub trait PageSource: Send + Sync {
+    /// Fetches page `index` of `file`.
+    async fn fetch(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage>;
+}
+
+/// Why a page came from the under-store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FallbackReason {
+    /// The configuration says so: no cluster, or the policy `always`.
+    Configured,
+    /// The cluster has no worker at the moment.
+    NoWorkers,
+    /// The worker does not hold the page and does not read through.
+    Miss,
+    /// The worker holds another version.
+    Stale,
+    /// The worker sent a page of a wrong length: its page size is another one.
+    PageSize,
+    /// The file's name does not fit a worker's request line.
+    Unaddressable,
+    /// The worker refuses the request.
+    Refused,
+    /// No connection to the worker.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The worker asks for fewer requests.
+    Overloaded,
+    /// The worker failed or broke off.
+    Broken,
+    /// The worker failed a moment ago and is left alone for a short while.
+    Resting,
+}
+
+/// Asks the workers of a page, then the under-store, as the policy allows.
+pub struct WorkerThenUfs {
+    membership: Arc<dyn Membership>,
+    workers: Workers,
+    ufs: Ufs,
+    routing: Routing,
+    turns: Semaphore,
+    alarm: Alarm,
+    metrics: Arc<Metrics>,
+}
+
+/// How many workers are asked, and whether the under-store is.
+#[derive(Debug, Clone, Copy)]
+pub struct Routing {
+    /// When the under-store may be asked.
+    pub policy: FallbackPolicy,
+    /// Whether the configuration names a cluster at all.
+    pub has_cluster: bool,
+    /// Ring workers to ask before the under-store.
+    pub max_worker_attempts: usize,
+    /// Pages that are fetched at one time.
+    pub max_inflight_requests: usize,
+}
+
+/// What comes after a worker's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The page is there.
+    Serve,
+    /// Ask the next worker on the ring.
+    NextWorker,
+    /// Ask the under-store.
+    Ufs(FallbackReason),
+    /// The policy leaves nobody to ask.
+    Fail(ErrorKind),
+}
+
+/// The fallback decision.
+fn next_step(policy: FallbackPolicy, answer: &PageAnswer, another_worker: bool) -> Step {
+    use FallbackReason as Reason;
+    let (may_ask_another, reason, kind) = match answer {
+        PageAnswer::Page(_) => return Step::Serve,
+        // Not the worker's failure: another worker would say the same, the under-store knows.
+        PageAnswer::Miss => (false, Reason::Miss, ErrorKind::Unavailable),
+        PageAnswer::Stale => (false, Reason::Stale, ErrorKind::Stale),
+        PageAnswer::WrongLength { .. } => (false, Reason::PageSize, ErrorKind::Corrupt),
+        PageAnswer::Unaddressable => (false, Reason::Unaddressable, ErrorKind::Unsupported),
+        PageAnswer::Refused(_) => (false, Reason::Refused, ErrorKind::Unexpected),
+        PageAnswer::NoWorkers => (false, Reason::NoWorkers, ErrorKind::Unavailable),
+        // The worker's failure: the next worker on the ring takes over.
+        PageAnswer::Unreachable(_) => (true, Reason::Unreachable, ErrorKind::Unavailable),
+        PageAnswer::TimedOut => (true, Reason::TimedOut, ErrorKind::TimedOut),
+        PageAnswer::Overloaded => (true, Reason::Overloaded, ErrorKind::Throttled),
+        PageAnswer::Broken(_) => (true, Reason::Broken, ErrorKind::Unavailable),
+        PageAnswer::Resting => (true, Reason::Resting, ErrorKind::Unavailable),
+    };
+    match policy {
+        FallbackPolicy::Always => Step::Ufs(Reason::Configured),
+        _ if may_ask_another && another_worker => Step::NextWorker,
+        FallbackPolicy::OnWorkerFailure => Step::Ufs(reason),
+        FallbackPolicy::Never => Step::Fail(kind),
+    }
+}
+
+impl WorkerThenUfs {
+    /// Joins the parts.
+    pub fn new(
+        membership: Arc<dyn Membership>,
+        workers: Workers,
+        ufs: Ufs,
+        routing: Routing,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            membership,
+            workers,
+            ufs,
+            routing,
+            turns: Semaphore::new(routing.max_inflight_requests),
+            alarm: Alarm::default(),
+            metrics,
+        }
+    }
+
+    /// The workers, for requests that are not for pages.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    async fn fetch_in_turn(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage> {
+        if !self.routing.has_cluster || self.routing.policy == FallbackPolicy::Always {
+            return self.from_ufs(file, index, FallbackReason::Configured).await;
+        }
+        let owners = self
+            .membership
+            .snapshot()
+            .owners(&file.uri, self.routing.max_worker_attempts);
+        let mut rank = 0;
+        loop {
+            let another = rank + 1 < owners.len();
+            let last_resort = self.routing.policy == FallbackPolicy::Never && !another;
+            let source = if rank == 0 { Source::Worker } else { Source::NextWorker };
+            let answer = match owners.get(rank) {
+                None => PageAnswer::NoWorkers,
+                Some(worker) => {
+                    let started = Instant::now();
+                    let answer = self.workers.page(worker, file, index, last_resort).await;
+                    self.count(source, &answer, started);
+                    answer
+                }
+            };
+            match (next_step(self.routing.policy, &answer, another), answer) {
+                (_, PageAnswer::Page(bytes)) => return Ok(FetchedPage { bytes, source }),
+                (Step::Serve | Step::NextWorker, _) => rank += 1,
+                (Step::Ufs(reason), _) => return self.from_ufs(file, index, reason).await,
+                (Step::Fail(kind), answer) => {
+                    let worker = owners.get(rank).map_or("no worker", |worker| &worker.base_url);
+                    return Err(not_served(kind, file, index, worker, &answer));
+                }
+            }
+        }
+    }
+
+    async fn from_ufs(
+        &self,
+        file: &OpenedFile,
+        index: u64,
+        reason: FallbackReason,
+    ) -> Result<FetchedPage> {
+        self.metrics.fallback(reason);
+        self.alarm.raise(reason, file);
+        let started = Instant::now();
+        let start = index * file.page_size.bytes();
+        let length = page_length(index, file.length, file.page_size);
+        let range = start..start + length;
+        let read = self.ufs.read_range_of_version(&file.uri, range, &file.version).await;
+        let result = if read.is_ok() { PageResult::Hit } else { PageResult::Failure };
+        self.metrics.page_request(Source::Ufs, result);
+        self.metrics.page_latency(Source::Ufs, started.elapsed());
+        let bytes = read.map_err(|error| Error::from_ufs("read", error))?;
+        if bytes.len() as u64 != length {
+            return Err(Error::new(
+                ErrorKind::Stale,
+                "read",
+                format!(
+                    "{} gave {} bytes where version {} has {length}; the file changed, open it \
+                     again",
+                    file.uri,
+                    bytes.len(),
+                    file.version
+                ),
+            ));
+        }
+        Ok(FetchedPage { bytes, source: Source::Ufs })
+    }
+
+    fn count(&self, source: Source, answer: &PageAnswer, started: Instant) {
+        let result = match answer {
+            PageAnswer::Page(_) => PageResult::Hit,
+            PageAnswer::Miss => PageResult::Miss,
+            // Nobody was asked.
+            PageAnswer::Resting | PageAnswer::Unaddressable | PageAnswer::NoWorkers => return,
+            _ => PageResult::Failure,
+        };
+        self.metrics.page_request(source, result);
+        self.metrics.page_latency(source, started.elapsed());
+    }
+}
+
+#[async_trait]
+impl PageSource for WorkerThenUfs {
+    async fn fetch(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage> {
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await.ok();
+        self.metrics.inflight_requests.inc();
+        let fetched = self.fetch_in_turn(file, index).await;
+        self.metrics.inflight_requests.dec();
+        fetched
+    }
+}
+
+fn not_served(
+    kind: ErrorKind,
+    file: &OpenedFile,
+    index: u64,
+    worker: &str,
+    answer: &PageAnswer,
+) -> Error {
+    let context = format!(
+        "page {index} of {}: {worker} {answer}, and the fallback policy `never` leaves no other \
+         source; repair the worker, load the file, or set client.fallback.policy to \
+         on_worker_failure",
+        file.uri
+    );
+    Error::new(kind, "read", context)
+}
+
+impl OpenedFile {
+    /// The last page of the file is short, and so is a page past it: of no bytes.
+    pub fn page_length(&self, index: u64) -> u64 {
+        page_length(index, self.length, self.page_size)
+    }
+}
+
+impl Source {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Worker, Self::NextWorker, Self::Ufs];
+
+    /// The word for it in metrics and output.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Worker => "worker",
+            Self::NextWorker => "next_worker",
+            Self::Ufs => "ufs",
+        }
+    }
+}
+
+impl BytesBySource {
+    /// Adds bytes of one source.
+    pub fn add(&mut self, source: Source, bytes: u64) {
+        match source {
+            Source::Memory => self.memory += bytes,
+            Source::Worker => self.worker += bytes,
+            Source::NextWorker => self.next_worker += bytes,
+            Source::Ufs => self.ufs += bytes,
+        }
+    }
+
+    /// The bytes of one source.
+    pub fn of(&self, source: Source) -> u64 {
+        match source {
+            Source::Memory => self.memory,
+            Source::Worker => self.worker,
+            Source::NextWorker => self.next_worker,
+            Source::Ufs => self.ufs,
+        }
+    }
+
+    /// The bytes of all sources.
+    pub fn total(&self) -> u64 {
+        Source::ALL.iter().map(|source| self.of(*source)).sum()
+    }
+
+    /// What was added since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut grown = Self::default();
+        for source in Source::ALL {
+            grown.add(source, self.of(source).saturating_sub(earlier.of(source)));
+        }
+        grown
+    }
+}
+
+impl FallbackReason {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 12] = [
+        Self::Configured,
+        Self::NoWorkers,
+        Self::Miss,
+        Self::Stale,
+        Self::PageSize,
+        Self::Unaddressable,
+        Self::Refused,
+        Self::Unreachable,
+        Self::TimedOut,
+        Self::Overloaded,
+        Self::Broken,
+        Self::Resting,
+    ];
+
+    /// The word for it in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Configured => "configured",
+            Self::NoWorkers => "no_workers",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::PageSize => "page_size",
+            Self::Unaddressable => "unaddressable",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Overloaded => "overloaded",
+            Self::Broken => "broken",
+            Self::Resting => "resting",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
