@@ -42,7 +42,7 @@ bench: ## the quickstart's measurements, as a table and in dist/bench.json
 
 image: ## one static binary in an OCI archive, dist/alluxio-dataset.tar
 	@scripts/tools ensure image
-	cargo xtask image
+	cargo xtask image --output dist/alluxio-dataset.tar
 
 lint: ## format, clippy, generated files, layers, dependencies, chart
 	@scripts/tools ensure lint

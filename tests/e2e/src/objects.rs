@@ -72,7 +72,10 @@ pub(crate) fn namespace(name: &str) -> Result<Namespace> {
 pub(crate) fn secret(store: &ObjectStore) -> Result<Secret> {
     typed(json!({
         "metadata": {"name": SECRET},
-        "stringData": {"key": store.access_key, "secret": store.secret_key},
+        "stringData": {
+            "AWS_ACCESS_KEY_ID": store.access_key,
+            "AWS_SECRET_ACCESS_KEY": store.secret_key,
+        },
     }))
 }
 
