@@ -73,7 +73,7 @@ impl Error {
     }
 
     /// An error of the under-store, met in `operation`. It names its object itself.
-    pub fn from_ufs(operation: &'static str, error: UfsError) -> Self {
+    pub fn from_ufs(operation: &'static str, error: &UfsError) -> Self {
         Self::new(kind_of_ufs(error.kind()), operation, error.to_string())
     }
 

@@ -1,7 +1,29 @@
 //! The embedded client: ring, membership, page cache, worker routing, UFS fallback.
+//!
+//! One read, step by step:
+//! 1. [`FileReader::read_at`] splits the range into pages and moves the read-ahead window.
+//! 2. [`cache::PageCache`] has the page, or fetches it once for all who wait.
+//! 3. [`source::WorkerThenUfs`] decides whom to ask, in one `match`.
+//! 4. [`ring::HashRing::pick`] names the workers, on a [`membership::WorkerSet`] snapshot.
+//! 5. [`worker::Workers::page`] asks one of them; where none can serve, the under-store is read at
+//!    the version that was opened.
 
+pub mod cache;
+mod client;
 mod error;
+mod load;
 pub mod membership;
+mod metrics;
+mod reader;
 pub mod ring;
+pub mod source;
+mod status;
+pub mod worker;
 
+pub use client::Client;
 pub use error::{Error, ErrorKind, Result};
+pub use load::LoadJobs;
+pub use membership::{Membership, WorkerEndpoint, WorkerSet};
+pub use metrics::Metrics;
+pub use reader::{FileReader, ReadBytes};
+pub use source::{BytesBySource, FallbackReason, Source};

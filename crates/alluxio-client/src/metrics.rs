@@ -45,8 +45,12 @@ impl Metrics {
     /// Metrics in a new registry.
     pub fn new() -> Result<Self> {
         Self::register(Registry::new()).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, "connect", "metrics cannot be registered")
-                .with_source(error)
+            Error::new(
+                ErrorKind::Unexpected,
+                "connect",
+                "metrics cannot be registered",
+            )
+            .with_source(error)
         })
     }
 
@@ -135,7 +139,9 @@ impl Metrics {
             PageResult::Miss => "miss",
             PageResult::Failure => "failure",
         };
-        self.page_requests.with_label_values(&[source.label(), result]).inc();
+        self.page_requests
+            .with_label_values(&[source.label(), result])
+            .inc();
     }
 
     pub(crate) fn page_latency(&self, source: Source, took: Duration) {

@@ -116,7 +116,7 @@ pub enum FallbackReason {
 /// Asks the workers of a page, then the under-store, as the policy allows.
 pub struct WorkerThenUfs {
     membership: Arc<dyn Membership>,
-    workers: Workers,
+    workers: Arc<Workers>,
     ufs: Ufs,
     routing: Routing,
     turns: Semaphore,
@@ -181,7 +181,7 @@ impl WorkerThenUfs {
     /// Joins the parts.
     pub fn new(
         membership: Arc<dyn Membership>,
-        workers: Workers,
+        workers: Arc<Workers>,
         ufs: Ufs,
         routing: Routing,
         metrics: Arc<Metrics>,
@@ -197,14 +197,9 @@ impl WorkerThenUfs {
         }
     }
 
-    /// The workers, for requests that are not for pages.
-    pub fn workers(&self) -> &Workers {
-        &self.workers
-    }
-
     async fn fetch_in_turn(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage> {
         if !self.routing.has_cluster || self.routing.policy == FallbackPolicy::Always {
-            return self.from_ufs(file, index, FallbackReason::Configured).await;
+            return self.read_ufs(file, index, FallbackReason::Configured).await;
         }
         let owners = self
             .membership
@@ -214,7 +209,11 @@ impl WorkerThenUfs {
         loop {
             let another = rank + 1 < owners.len();
             let last_resort = self.routing.policy == FallbackPolicy::Never && !another;
-            let source = if rank == 0 { Source::Worker } else { Source::NextWorker };
+            let source = if rank == 0 {
+                Source::Worker
+            } else {
+                Source::NextWorker
+            };
             let answer = match owners.get(rank) {
                 None => PageAnswer::NoWorkers,
                 Some(worker) => {
@@ -227,16 +226,18 @@ impl WorkerThenUfs {
             match (next_step(self.routing.policy, &answer, another), answer) {
                 (_, PageAnswer::Page(bytes)) => return Ok(FetchedPage { bytes, source }),
                 (Step::Serve | Step::NextWorker, _) => rank += 1,
-                (Step::Ufs(reason), _) => return self.from_ufs(file, index, reason).await,
+                (Step::Ufs(reason), _) => return self.read_ufs(file, index, reason).await,
                 (Step::Fail(kind), answer) => {
-                    let worker = owners.get(rank).map_or("no worker", |worker| &worker.base_url);
+                    let worker = owners
+                        .get(rank)
+                        .map_or("no worker", |worker| &worker.base_url);
                     return Err(not_served(kind, file, index, worker, &answer));
                 }
             }
         }
     }
 
-    async fn from_ufs(
+    async fn read_ufs(
         &self,
         file: &OpenedFile,
         index: u64,
@@ -248,11 +249,18 @@ impl WorkerThenUfs {
         let start = index * file.page_size.bytes();
         let length = page_length(index, file.length, file.page_size);
         let range = start..start + length;
-        let read = self.ufs.read_range_of_version(&file.uri, range, &file.version).await;
-        let result = if read.is_ok() { PageResult::Hit } else { PageResult::Failure };
+        let read = self
+            .ufs
+            .read_range_of_version(&file.uri, range, &file.version)
+            .await;
+        let result = if read.is_ok() {
+            PageResult::Hit
+        } else {
+            PageResult::Failure
+        };
         self.metrics.page_request(Source::Ufs, result);
         self.metrics.page_latency(Source::Ufs, started.elapsed());
-        let bytes = read.map_err(|error| Error::from_ufs("read", error))?;
+        let bytes = read.map_err(|error| Error::from_ufs("read", &error))?;
         if bytes.len() as u64 != length {
             return Err(Error::new(
                 ErrorKind::Stale,
@@ -266,13 +274,20 @@ impl WorkerThenUfs {
                 ),
             ));
         }
-        Ok(FetchedPage { bytes, source: Source::Ufs })
+        Ok(FetchedPage {
+            bytes,
+            source: Source::Ufs,
+        })
     }
 
     fn count(&self, source: Source, answer: &PageAnswer, started: Instant) {
         let result = match answer {
             PageAnswer::Page(_) => PageResult::Hit,
             PageAnswer::Miss => PageResult::Miss,
+            PageAnswer::WrongLength { .. } => {
+                self.metrics.page_size_mismatch();
+                PageResult::Failure
+            }
             // Nobody was asked.
             PageAnswer::Resting | PageAnswer::Unaddressable | PageAnswer::NoWorkers => return,
             _ => PageResult::Failure,

@@ -103,14 +103,8 @@ impl Workers {
         index: u64,
         last_resort: bool,
     ) -> PageAnswer {
-        let target = route::page_of_version(
-            &file.id,
-            index,
-            &file.uri,
-            &file.version,
-            file.length,
-            None,
-        );
+        let target =
+            route::page_of_version(&file.id, index, &file.uri, &file.version, file.length, None);
         // Too long: without the name and the version a worker might serve another version.
         if !target.contains("ufsFullPath=") {
             return PageAnswer::Unaddressable;
@@ -120,7 +114,10 @@ impl Workers {
             return PageAnswer::Resting;
         }
         let expected = file.page_length(index);
-        let exchange = self.http.get(worker, &health, &target, expected, self.timeout).await;
+        let exchange = self
+            .http
+            .get(worker, &health, &target, expected, self.timeout)
+            .await;
         let answer = page_answer(exchange, expected);
         health.note(worker, &answer);
         answer
@@ -129,7 +126,11 @@ impl Workers {
     /// Sends any other GET request to a worker.
     pub async fn ask(&self, worker: &WorkerEndpoint, target: &str) -> Answer {
         let health = self.health.of(worker);
-        match self.http.get(worker, &health, target, MAX_ANSWER_BYTES, self.timeout).await {
+        match self
+            .http
+            .get(worker, &health, target, MAX_ANSWER_BYTES, self.timeout)
+            .await
+        {
             Exchange::Answered { status: 200, body } => Answer::Body(body),
             Exchange::Answered { status, body } => Answer::Refused(status, body),
             Exchange::EmptyClose => Answer::Nothing,
@@ -137,9 +138,10 @@ impl Workers {
                 "its answer of {announced} bytes is longer than the {MAX_ANSWER_BYTES} that are read"
             )),
             Exchange::Unreachable(cause) => Answer::Failed(format!("cannot be reached: {cause}")),
-            Exchange::TimedOut => {
-                Answer::Failed(format!("did not answer within {} ms", self.timeout.as_millis()))
-            }
+            Exchange::TimedOut => Answer::Failed(format!(
+                "did not answer within {} ms",
+                self.timeout.as_millis()
+            )),
             Exchange::Broken(cause) => Answer::Failed(format!("broke off: {cause}")),
         }
     }
@@ -151,10 +153,14 @@ fn page_answer(exchange: Exchange, expected: u64) -> PageAnswer {
         Exchange::Answered { status: 200, body } if body.len() as u64 == expected => {
             PageAnswer::Page(body)
         }
-        Exchange::Answered { status: 200, body } => {
-            PageAnswer::WrongLength { sent: body.len() as u64, expected }
-        }
-        Exchange::TooLong { announced } => PageAnswer::WrongLength { sent: announced, expected },
+        Exchange::Answered { status: 200, body } => PageAnswer::WrongLength {
+            sent: body.len() as u64,
+            expected,
+        },
+        Exchange::TooLong { announced } => PageAnswer::WrongLength {
+            sent: announced,
+            expected,
+        },
         Exchange::Answered { status, .. } => match status {
             404 | 410 => PageAnswer::Miss,
             409 | 412 => PageAnswer::Stale,
@@ -177,7 +183,10 @@ impl fmt::Display for PageAnswer {
             Self::Miss => f.write_str("does not hold it and does not read through"),
             Self::Stale => f.write_str("has another version of the file"),
             Self::WrongLength { sent, expected } => {
-                write!(f, "sent {sent} bytes instead of {expected}: its page size is another one")
+                write!(
+                    f,
+                    "sent {sent} bytes instead of {expected}: its page size is another one"
+                )
             }
             Self::Unaddressable => f.write_str("cannot be asked for so long a name"),
             Self::Refused(status) => write!(f, "refused the request with status {status}"),
@@ -196,16 +205,25 @@ mod tests {
     use super::*;
 
     fn answered(status: u16, body: &'static str) -> Exchange {
-        Exchange::Answered { status, body: Bytes::from_static(body.as_bytes()) }
+        Exchange::Answered {
+            status,
+            body: Bytes::from_static(body.as_bytes()),
+        }
     }
 
     #[test]
     fn only_a_whole_page_is_a_page() {
         let page = PageAnswer::Page(Bytes::from_static(b"abc"));
         assert_eq!(page_answer(answered(200, "abc"), 3), page);
-        let short = PageAnswer::WrongLength { sent: 3, expected: 4 };
+        let short = PageAnswer::WrongLength {
+            sent: 3,
+            expected: 4,
+        };
         assert_eq!(page_answer(answered(200, "abc"), 4), short);
-        let long = PageAnswer::WrongLength { sent: 9, expected: 3 };
+        let long = PageAnswer::WrongLength {
+            sent: 9,
+            expected: 3,
+        };
         assert_eq!(page_answer(Exchange::TooLong { announced: 9 }, 3), long);
     }
 

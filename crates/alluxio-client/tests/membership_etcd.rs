@@ -23,7 +23,7 @@ use support::EtcdServer;
 
 const CLUSTER: &str = "test-cluster";
 /// Far longer than any step takes; only a failure waits for it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 async fn join(server: &EtcdServer, ring: RingMembership) -> Result<Arc<dyn Membership>> {
     join_at(format!("http://{}", server.endpoint()), ring).await
@@ -101,7 +101,7 @@ async fn a_worker_leaves_with_its_lease() {
         return;
     };
     let client = EtcdClient::connect(&server.options()).await.unwrap();
-    let lease = client.lease_grant(Duration::from_secs(60)).await.unwrap();
+    let lease = client.lease_grant(Duration::from_mins(1)).await.unwrap();
     let record = record("leased", 1);
     let key = etcd::live_key(CLUSTER, &record.id);
     client

@@ -64,8 +64,8 @@ pub enum EtcdError {
 }
 
 impl EtcdError {
-    pub(crate) fn from_status(endpoints: String, path: &'static str, status: Status) -> Self {
-        let (code, message) = (status.code(), cause(&status));
+    pub(crate) fn from_status(endpoints: String, path: &'static str, status: &Status) -> Self {
+        let (code, message) = (status.code(), cause(status));
         match code {
             // A wrong password is an InvalidArgument to etcd.
             Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument => {

@@ -288,7 +288,7 @@ impl EtcdClient {
         let endpoints = || self.endpoints.to_string();
         match call.await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) => Err(EtcdError::from_status(endpoints(), path, status)),
+            Ok(Err(status)) => Err(EtcdError::from_status(endpoints(), path, &status)),
             Err(_) => Err(EtcdError::TimedOut {
                 endpoints: endpoints(),
                 path,

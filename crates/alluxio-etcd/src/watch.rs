@@ -45,7 +45,7 @@ impl Watch {
             EtcdError::from_status(
                 self.endpoints.to_string(),
                 "/etcdserverpb.Watch/Watch",
-                status,
+                &status,
             )
         })?;
         match answer {

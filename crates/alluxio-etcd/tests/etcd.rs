@@ -30,13 +30,13 @@ async fn a_watch_sees_puts_deletes_and_ended_leases() {
         .watch_prefix("/w/", listing.revision + 1)
         .await
         .unwrap();
-    let lease = client.lease_grant(Duration::from_secs(60)).await.unwrap();
+    let lease = client.lease_grant(Duration::from_mins(1)).await.unwrap();
     client.put("/w/leased", "y", Some(lease)).await.unwrap();
     assert!(client.delete("/w/other").await.unwrap());
     assert!(!client.delete("/w/other").await.unwrap());
     assert_eq!(
         client.lease_keep_alive(lease).await.unwrap(),
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     );
     client.lease_revoke(lease).await.unwrap();
 

@@ -128,7 +128,7 @@ fn workers_that_are_known_by_host_alone_form_a_ring() {
 
 #[test]
 fn an_exact_hit_takes_the_point_itself() {
-    let workers: Vec<_> = (0..3).map(|n| numbered(n)).collect();
+    let workers: Vec<_> = (0..3).map(numbered).collect();
     let ring = HashRing::new(&workers, 10);
     for (point, worker) in ring.points() {
         let found = ring.at_or_above(point).unwrap();

@@ -10,7 +10,7 @@ use super::{FallbackReason, OpenedFile};
 
 /// A reason that did not occur for so long has ended; its next occurrence is news. Longer than a
 /// worker's restart, so that one outage is one line.
-const QUIET: Duration = Duration::from_secs(60);
+const QUIET: Duration = Duration::from_mins(1);
 
 /// When each reason occurred last.
 #[derive(Debug)]

@@ -4,7 +4,10 @@ use super::*;
 
 fn failures() -> [(PageAnswer, FallbackReason); 5] {
     [
-        (PageAnswer::Unreachable("refused".to_owned()), FallbackReason::Unreachable),
+        (
+            PageAnswer::Unreachable("refused".to_owned()),
+            FallbackReason::Unreachable,
+        ),
         (PageAnswer::TimedOut, FallbackReason::TimedOut),
         (PageAnswer::Overloaded, FallbackReason::Overloaded),
         (PageAnswer::Broken("500".to_owned()), FallbackReason::Broken),
@@ -16,7 +19,13 @@ fn answers_of_a_living_worker() -> [(PageAnswer, FallbackReason); 6] {
     [
         (PageAnswer::Miss, FallbackReason::Miss),
         (PageAnswer::Stale, FallbackReason::Stale),
-        (PageAnswer::WrongLength { sent: 1, expected: 2 }, FallbackReason::PageSize),
+        (
+            PageAnswer::WrongLength {
+                sent: 1,
+                expected: 2,
+            },
+            FallbackReason::PageSize,
+        ),
         (PageAnswer::Unaddressable, FallbackReason::Unaddressable),
         (PageAnswer::Refused(400), FallbackReason::Refused),
         (PageAnswer::NoWorkers, FallbackReason::NoWorkers),
@@ -51,7 +60,10 @@ fn a_living_worker_without_the_page_is_followed_by_the_ufs_at_once() {
 #[test]
 fn the_policy_never_leads_to_no_ufs() {
     for (answer, _) in failures() {
-        assert_eq!(next_step(FallbackPolicy::Never, &answer, true), Step::NextWorker);
+        assert_eq!(
+            next_step(FallbackPolicy::Never, &answer, true),
+            Step::NextWorker
+        );
     }
     for (answer, _) in failures().into_iter().chain(answers_of_a_living_worker()) {
         let step = next_step(FallbackPolicy::Never, &answer, false);
@@ -67,7 +79,9 @@ fn labels_are_distinct_and_in_the_order_of_the_counters() {
     for (index, source) in Source::ALL.into_iter().enumerate() {
         assert_eq!(source as usize, index);
     }
-    let labels: std::collections::HashSet<_> =
-        FallbackReason::ALL.iter().map(|reason| reason.label()).collect();
+    let labels: std::collections::HashSet<_> = FallbackReason::ALL
+        .iter()
+        .map(|reason| reason.label())
+        .collect();
     assert_eq!(labels.len(), FallbackReason::ALL.len());
 }

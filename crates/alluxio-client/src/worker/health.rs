@@ -57,7 +57,11 @@ impl HealthBook {
         if workers.len() >= MAX_REMEMBERED && !workers.contains_key(&worker.id) {
             workers.clear();
         }
-        Arc::clone(workers.entry(worker.id).or_insert_with(|| Arc::new(Health::new())))
+        Arc::clone(
+            workers
+                .entry(worker.id)
+                .or_insert_with(|| Arc::new(Health::new())),
+        )
     }
 }
 
@@ -84,12 +88,9 @@ impl Health {
             return until != 0;
         }
         let next = now_ms + millis(REST);
-        let taken = self.rests_until_ms.compare_exchange(
-            until,
-            next,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        let taken =
+            self.rests_until_ms
+                .compare_exchange(until, next, Ordering::AcqRel, Ordering::Acquire);
         taken.is_err()
     }
 
@@ -132,7 +133,8 @@ impl Health {
         };
         let rests = failures >= FAILURES_BEFORE_REST;
         if rests {
-            self.rests_until_ms.store(now_ms + millis(REST), Ordering::Release);
+            self.rests_until_ms
+                .store(now_ms + millis(REST), Ordering::Release);
         }
         rests
     }
@@ -194,7 +196,13 @@ mod tests {
     #[test]
     fn a_failing_worker_rests_after_the_third_failure_in_a_row() {
         let health = Health::new();
-        let signs = [Sign::Failing, Sign::Failing, Sign::Alive, Sign::Failing, Sign::Failing];
+        let signs = [
+            Sign::Failing,
+            Sign::Failing,
+            Sign::Alive,
+            Sign::Failing,
+            Sign::Failing,
+        ];
         assert!(signs.iter().all(|sign| !health.learn(*sign, 1)));
         assert!(health.learn(Sign::Failing, 1));
     }

@@ -80,12 +80,15 @@ impl Http {
         timeout: Duration,
     ) -> Exchange {
         let Some(container) = worker.container_base_url.as_deref() else {
-            return self.get_from(&worker.base_url, target, limit, timeout).await;
+            return self
+                .get_from(&worker.base_url, target, limit, timeout)
+                .await;
         };
         let by_container = health.prefers_container_host();
-        let [first, second] = match by_container {
-            false => [&*worker.base_url, container],
-            true => [container, &*worker.base_url],
+        let [first, second] = if by_container {
+            [container, &*worker.base_url]
+        } else {
+            [&*worker.base_url, container]
         };
         match self.get_from(first, target, limit, timeout).await {
             Exchange::Unreachable(cause) => {
@@ -110,29 +113,35 @@ impl Http {
     }
 }
 
-/// Reads a body of at most `limit` bytes; of an error's body only that much is kept.
+/// Reads a body of at most `limit` bytes, into a buffer of its own: a piece of the connection's
+/// buffer would keep all of that buffer alive as long as the page is cached.
 async fn read(mut response: Response, limit: u64) -> Exchange {
     let status = response.status().as_u16();
     let announced = response.content_length();
     if status == 200 && announced.is_some_and(|length| length > limit) {
-        return Exchange::TooLong { announced: announced.unwrap_or_default() };
+        return Exchange::TooLong {
+            announced: announced.unwrap_or_default(),
+        };
     }
     let capacity = usize::try_from(announced.unwrap_or_default().min(limit)).unwrap_or(0);
     let mut body = BytesMut::with_capacity(capacity);
     loop {
         match response.chunk().await {
-            // The whole body in one piece needs no copy.
-            Ok(Some(chunk)) if body.is_empty() && Some(chunk.len() as u64) == announced => {
-                return Exchange::Answered { status, body: chunk };
-            }
             Ok(Some(chunk)) => {
                 let total = (body.len() + chunk.len()) as u64;
                 if total > limit {
-                    return Exchange::TooLong { announced: announced.unwrap_or(total) };
+                    return Exchange::TooLong {
+                        announced: announced.unwrap_or(total),
+                    };
                 }
                 body.extend_from_slice(&chunk);
             }
-            Ok(None) => return Exchange::Answered { status, body: body.freeze() },
+            Ok(None) => {
+                return Exchange::Answered {
+                    status,
+                    body: body.freeze(),
+                };
+            }
             Err(error) if error.is_timeout() => return Exchange::TimedOut,
             Err(error) => return Exchange::Broken(innermost(&error)),
         }
@@ -159,20 +168,28 @@ fn is_close(error: &(dyn StdError + 'static)) -> bool {
         return error.is_incomplete_message();
     }
     error.downcast_ref::<io::Error>().is_some_and(|error| {
-        matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+        matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
     })
 }
 
 fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        (*error).source()
+    })
 }
 
 /// The words of the first cause, such as "Connection refused (os error 111)": those around it only
 /// repeat the URL.
 fn innermost(error: &(dyn StdError + 'static)) -> String {
-    causes(error).last().map(ToString::to_string).unwrap_or_default()
+    causes(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 /// Workers speak plain HTTP. An empty TLS configuration of our own keeps the HTTP client from
@@ -182,7 +199,9 @@ fn no_tls() -> Result<rustls::ClientConfig> {
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| cannot_start(&error))?;
-    Ok(builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
+    Ok(builder
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth())
 }
 
 fn cannot_start(error: &(dyn StdError + 'static)) -> Error {

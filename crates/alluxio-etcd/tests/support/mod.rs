@@ -69,7 +69,7 @@ impl EtcdServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while EtcdClient::connect(&self.options()).await.is_err() {
             assert!(
                 Instant::now() < deadline,

@@ -1,0 +1,282 @@
+//! The page cache: a page is in memory, or it is fetched once for all who wait for it.
+//!
+//! A fetch runs as a task of its own: a reader that gives up (an interrupted read) does not take the
+//! page away from those who wait with it, and read-ahead needs nobody to wait. Memory is bounded in
+//! two parts: the store by the weight of its pages, and the pages on their way by a budget of bytes
+//! that a fetch takes before it starts and gives back when its page lies in the store.
+
+mod memory;
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use alluxio_wire::{FileId, FileVersion};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::Metrics;
+use crate::source::{BytesBySource, OpenedFile, PageSource, Source};
+
+pub use memory::MemoryStore;
+
+/// The budget counts in this unit, because a semaphore hands out at most 2^32 permits at once.
+const BUDGET_UNIT_BYTES: u64 = 1024;
+/// The part of the memory limit that pages on their way may take; the rest is the store's. A
+/// quarter keeps the requests of a whole read-ahead window in flight.
+const INFLIGHT_SHARE: u64 = 4;
+
+/// Names a page: version of a file, and index.
+#[derive(Debug, Clone)]
+pub struct PageKey {
+    /// The file and its version.
+    pub file: Arc<OpenedFile>,
+    /// The index of the page within it.
+    pub index: u64,
+}
+
+/// A page in memory.
+#[derive(Debug)]
+pub struct Page {
+    bytes: Bytes,
+    origin: Source,
+    /// Bytes that no reader has been handed yet.
+    unread: AtomicU64,
+}
+
+/// Keeps pages.
+///
+/// All methods return at once: a store that must wait for a disk is a [`PageSource`] in front of
+/// another. What was put may be gone at the next call; what is found is what was put under an equal
+/// key.
+pub trait PageStore: Send + Sync {
+    /// The page, if it is here; it counts as used.
+    fn get(&self, key: &PageKey) -> Option<Arc<Page>>;
+
+    /// Keeps a page, at the cost of others.
+    fn put(&self, key: PageKey, page: Arc<Page>);
+
+    /// The bytes of all pages here.
+    fn bytes(&self) -> u64;
+
+    /// How much of one version of a file is here, 0 to 1.
+    fn share(&self, file: &FileId, version: &FileVersion) -> f64;
+}
+
+/// A page store with its source behind it.
+pub struct PageCache {
+    store: Arc<dyn PageStore>,
+    source: Arc<dyn PageSource>,
+    fills: Mutex<HashMap<PageKey, Fill>>,
+    budget: Arc<Semaphore>,
+    budget_units: u32,
+    runtime: Handle,
+    metrics: Arc<Metrics>,
+}
+
+/// How a memory limit is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// For the store.
+    pub store_bytes: u64,
+    /// For pages on their way.
+    pub inflight_bytes: u64,
+}
+
+/// A page that is here or on its way.
+pub(crate) enum Found {
+    Here(Arc<Page>),
+    Coming(Fill),
+}
+
+/// Everybody who waits for a page holds one of these.
+type Fill = Shared<BoxFuture<'static, Result<Arc<Page>>>>;
+
+impl MemoryPlan {
+    /// Divides `limit_bytes`. No more is set aside for pages on their way than `max_inflight` pages
+    /// can take, and always one page.
+    pub fn new(limit_bytes: u64, page_bytes: u64, max_inflight: usize) -> Self {
+        let wanted =
+            (limit_bytes / INFLIGHT_SHARE).min(page_bytes.saturating_mul(max_inflight as u64));
+        let inflight_bytes = wanted.max(page_bytes);
+        Self {
+            store_bytes: limit_bytes.saturating_sub(inflight_bytes),
+            inflight_bytes,
+        }
+    }
+}
+
+impl PageCache {
+    /// A cache in front of `source`. Its tasks run on `runtime`.
+    pub fn new(
+        store: Arc<dyn PageStore>,
+        source: Arc<dyn PageSource>,
+        inflight_bytes: u64,
+        runtime: Handle,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let budget_units = units(inflight_bytes).max(1);
+        Arc::new(Self {
+            store,
+            source,
+            fills: Mutex::default(),
+            budget: Arc::new(Semaphore::new(budget_units as usize)),
+            budget_units,
+            runtime,
+            metrics,
+        })
+    }
+
+    /// The page, or a fill that is on its way: the one that is, or a new one.
+    pub(crate) fn get(self: &Arc<Self>, key: &PageKey) -> Found {
+        if let Some(page) = self.store.get(key) {
+            return Found::Here(page);
+        }
+        let mut fills = self.fills.lock();
+        if let Some(fill) = fills.get(key) {
+            return Found::Coming(fill.clone());
+        }
+        // A fill may have ended between the look into the store and the lock.
+        if let Some(page) = self.store.get(key) {
+            return Found::Here(page);
+        }
+        let fill = self.start(key.clone(), None);
+        fills.insert(key.clone(), fill.clone());
+        Found::Coming(fill)
+    }
+
+    /// Starts to fetch a page that nobody waits for. Returns whether it is here or on its way; not,
+    /// where the budget is spent on pages that somebody waits for.
+    pub(crate) fn prefetch(self: &Arc<Self>, key: &PageKey) -> bool {
+        let mut fills = self.fills.lock();
+        if fills.contains_key(key) || self.store.get(key).is_some() {
+            return true;
+        }
+        let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(self.units_of(key)) else {
+            return false;
+        };
+        let fill = self.start(key.clone(), Some(permit));
+        fills.insert(key.clone(), fill);
+        true
+    }
+
+    /// How much of one version of a file is in memory, 0 to 1.
+    pub fn share(&self, file: &FileId, version: &FileVersion) -> f64 {
+        self.store.share(file, version)
+    }
+
+    fn start(self: &Arc<Self>, key: PageKey, permit: Option<OwnedSemaphorePermit>) -> Fill {
+        let cache = Arc::clone(self);
+        let task = self.runtime.spawn(async move {
+            let ended = FillEnd { cache, key };
+            ended.cache.fill(&ended.key, permit).await
+        });
+        let fill = async move {
+            task.await.unwrap_or_else(|error| {
+                let context = "the fetch of a page was stopped; the client is shutting down";
+                Err(Error::new(ErrorKind::Unexpected, "read", context).with_source(error))
+            })
+        };
+        fill.boxed().shared()
+    }
+
+    async fn fill(&self, key: &PageKey, permit: Option<OwnedSemaphorePermit>) -> Result<Arc<Page>> {
+        let _permit = match permit {
+            Some(permit) => Some(permit),
+            // The semaphore is never closed.
+            None => self
+                .budget
+                .clone()
+                .acquire_many_owned(self.units_of(key))
+                .await
+                .ok(),
+        };
+        let fetched = self.source.fetch(&key.file, key.index).await?;
+        let page = Arc::new(Page::new(fetched.bytes, fetched.source));
+        self.store.put(key.clone(), Arc::clone(&page));
+        self.metrics
+            .memory_cache_bytes
+            .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
+        Ok(page)
+    }
+
+    /// A page larger than the whole budget waits until it is alone.
+    fn units_of(&self, key: &PageKey) -> u32 {
+        units(key.file.page_length(key.index)).clamp(1, self.budget_units)
+    }
+}
+
+/// Takes a fill off the list however it ends, after its page was put into the store.
+struct FillEnd {
+    cache: Arc<PageCache>,
+    key: PageKey,
+}
+
+impl Drop for FillEnd {
+    fn drop(&mut self) {
+        self.cache.fills.lock().remove(&self.key);
+    }
+}
+
+impl Page {
+    /// A page that came from `origin` and that nobody has read yet.
+    pub fn new(bytes: Bytes, origin: Source) -> Self {
+        Self {
+            unread: AtomicU64::new(bytes.len() as u64),
+            bytes,
+            origin,
+        }
+    }
+
+    /// The page's bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Notes that `length` bytes are handed out, and tells where they came from: as many bytes as
+    /// the page has came from where it was fetched, all further ones from memory. So a file read
+    /// once counts as fetched, whether in small reads or large, read ahead or not.
+    pub(crate) fn hand_out(&self, length: u64) -> BytesBySource {
+        let take = |unread: u64| Some(unread - unread.min(length));
+        let unread = self
+            .unread
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .unwrap_or_default();
+        let fresh = unread.min(length);
+        let mut bytes = BytesBySource::default();
+        bytes.add(self.origin, fresh);
+        bytes.add(Source::Memory, length - fresh);
+        bytes
+    }
+}
+
+impl PartialEq for PageKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index
+            && (Arc::ptr_eq(&self.file, &other.file)
+                || (self.file.id == other.file.id && self.file.version == other.file.version))
+    }
+}
+
+impl Eq for PageKey {}
+
+impl Hash for PageKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The id is a hash already; versions of one file are few.
+        self.file.id.as_bytes()[..8].hash(state);
+        self.index.hash(state);
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! The client: the one place where the parts are joined.
+//!
+//! ```text
+//! FileReader -> PageCache -> WorkerThenUfs -> Workers (picked by HashRing on a WorkerSet)
+//!                                          -> Ufs
+//! Metadata   -> Ufs (or Workers, under the policy `never`)
+//! LoadJobs   -> Workers
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use alluxio_config::{Config, FallbackPolicy, Membership as ConfiguredMembership, RingMembership};
+use alluxio_ufs::Ufs;
+use alluxio_wire::{FileStatus, FileVersion, PageSize, UfsUri, WorkerAddress};
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::cache::{MemoryPlan, MemoryStore, PageCache};
+use crate::error::{Error, ErrorKind, Result};
+use crate::load::LoadJobs;
+use crate::membership::{self, Membership, WorkerSet};
+use crate::metrics::Metrics;
+use crate::reader::{FileReader, Shared};
+use crate::source::{BytesBySource, OpenedFile, Routing, WorkerThenUfs};
+use crate::status::{Metadata, MetadataSource, WorkerMetadata};
+use crate::worker::Workers;
+
+/// Read-ahead of all files together takes at most this part of the page store, so that it does not
+/// push out pages that it fetched itself a moment ago.
+const READAHEAD_SHARE: u64 = 2;
+
+/// A client of one dataset. A clone is cheap and shares everything.
+///
+/// Paths are relative to the dataset's root, without a leading `/`; the root itself is `""`.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: UfsUri,
+    page_size: PageSize,
+    membership: Arc<dyn Membership>,
+    metadata: Metadata,
+    readers: Arc<Shared>,
+    loads: LoadJobs,
+    metrics: Arc<Metrics>,
+    /// Follows the membership for the gauge of workers.
+    gauge: AbortHandle,
+}
+
+impl Client {
+    /// Connects to the cluster and the under-store of a configuration. To be called on a
+    /// multi-thread runtime that outlives the client: fetches run there.
+    pub async fn connect(config: &Config) -> Result<Self> {
+        let options = &config.client;
+        let metrics = Arc::new(Metrics::new()?);
+        let routing = routing(config)?;
+        let ufs = Ufs::connect(&config.ufs).map_err(|error| Error::from_ufs("connect", &error))?;
+        let nodes = options.virtual_nodes_per_worker;
+        let membership =
+            membership::connect(&config.cluster, options.ring_membership, nodes).await?;
+        let timeout = options.fallback.worker_timeout;
+        let workers = Arc::new(Workers::new(timeout, routing.max_inflight_requests)?);
+        let source = Arc::new(WorkerThenUfs::new(
+            Arc::clone(&membership),
+            Arc::clone(&workers),
+            ufs.clone(),
+            routing,
+            Arc::clone(&metrics),
+        ));
+        let memory = MemoryPlan::new(
+            options.memory_limit_bytes,
+            options.page_size.bytes(),
+            options.max_inflight_requests,
+        );
+        let cache = PageCache::new(
+            Arc::new(MemoryStore::new(memory.store_bytes)),
+            source,
+            memory.inflight_bytes,
+            Handle::current(),
+            Arc::clone(&metrics),
+        );
+        let asked = match routing.policy {
+            FallbackPolicy::Never => MetadataSource::Workers(WorkerMetadata {
+                membership: Arc::clone(&membership),
+                workers: Arc::clone(&workers),
+                max_worker_attempts: routing.max_worker_attempts,
+            }),
+            FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => MetadataSource::Ufs(ufs),
+        };
+        let readers = Shared {
+            cache,
+            metrics: Arc::clone(&metrics),
+            readahead_max_bytes: options.readahead_max_bytes,
+            readahead_total_bytes: memory.store_bytes / READAHEAD_SHARE,
+            open_files: AtomicUsize::new(0),
+        };
+        let loads = LoadJobs::new(
+            Arc::clone(&membership),
+            workers,
+            options.fallback.max_worker_attempts as usize,
+        );
+        let gauge = tokio::spawn(follow(Arc::clone(&membership), Arc::clone(&metrics)));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root: config.ufs.uri.clone(),
+                page_size: options.page_size,
+                metadata: Metadata::new(asked, options.metadata_ttl, Handle::current()),
+                membership,
+                readers: Arc::new(readers),
+                loads,
+                metrics,
+                gauge: gauge.abort_handle(),
+            }),
+        })
+    }
+
+    /// The root of the dataset.
+    pub fn root(&self) -> &UfsUri {
+        &self.inner.root
+    }
+
+    /// The status of a file or directory, not older than the configured time.
+    pub async fn status(&self, path: &str) -> Result<Arc<FileStatus>> {
+        self.inner.metadata.status(&self.uri("status", path)?).await
+    }
+
+    /// What lies directly in a directory, sorted by name.
+    pub async fn list(&self, path: &str) -> Result<Arc<Vec<FileStatus>>> {
+        self.inner.metadata.list(&self.uri("list", path)?).await
+    }
+
+    /// All files below a directory; ends at the first error.
+    pub fn walk(&self, path: &str) -> BoxStream<'static, Result<FileStatus>> {
+        match self.uri("walk", path) {
+            Ok(uri) => self.inner.metadata.walk(uri),
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
+    }
+
+    /// Opens a file at the version that its status tells.
+    pub async fn open(&self, path: &str) -> Result<FileReader> {
+        let uri = self.uri("open", path)?;
+        let status = self.inner.metadata.status(&uri).await?;
+        if status.is_directory() {
+            let context = format!("{uri} is a directory; name a file in it");
+            return Err(Error::new(ErrorKind::IsDirectory, "open", context));
+        }
+        let file = OpenedFile {
+            id: uri.file_id(),
+            uri,
+            version: status.version(),
+            length: status.length,
+            page_size: self.inner.page_size,
+        };
+        Ok(FileReader::new(
+            file,
+            status,
+            Arc::clone(&self.inner.readers),
+        ))
+    }
+
+    /// How much of one version of a file is in memory, 0 to 1.
+    pub fn cached_share(&self, path: &str, version: &FileVersion) -> f64 {
+        let uri = self.inner.root.join(path);
+        uri.map_or(0.0, |uri| {
+            self.inner.readers.cache.share(&uri.file_id(), version)
+        })
+    }
+
+    /// The worker that the ring names for a file, if there is one.
+    pub fn worker_of(&self, path: &str) -> Option<WorkerAddress> {
+        let uri = self.inner.root.join(path).ok()?;
+        let owners = self.workers().owners(&uri, 1);
+        owners.first().map(|worker| (*worker.address).clone())
+    }
+
+    /// The workers as they are known now.
+    pub fn workers(&self) -> Arc<WorkerSet> {
+        self.inner.membership.snapshot()
+    }
+
+    /// The cluster's load jobs.
+    pub fn loads(&self) -> LoadJobs {
+        self.inner.loads.clone()
+    }
+
+    /// Where the bytes that readers were handed came from, since the client was made.
+    pub fn bytes_by_source(&self) -> BytesBySource {
+        self.inner.metrics.bytes_by_source()
+    }
+
+    /// The client's metrics.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.inner.metrics
+    }
+
+    fn uri(&self, operation: &'static str, path: &str) -> Result<UfsUri> {
+        self.inner.root.join(path).map_err(|error| {
+            let context = format!("`{path}` is not a path below {}", self.inner.root);
+            Error::new(ErrorKind::InvalidInput, operation, context).with_source(error)
+        })
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("root", &self.inner.root)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.gauge.abort();
+    }
+}
+
+/// Who is asked for pages, and in which number.
+fn routing(config: &Config) -> Result<Routing> {
+    let options = &config.client;
+    let has_cluster = config.cluster.membership != ConfiguredMembership::None;
+    if !has_cluster && options.fallback.policy == FallbackPolicy::Never {
+        let context = format!(
+            "the dataset {} has neither workers nor, by the fallback policy `never`, an \
+             under-store to read from; configure cluster.membership or another policy",
+            config.ufs.uri
+        );
+        return Err(Error::new(ErrorKind::InvalidInput, "connect", context));
+    }
+    Ok(Routing {
+        policy: options.fallback.policy,
+        has_cluster,
+        // On a ring of all registered workers the owner may be down for good; by definition its
+        // files then come from the under-store.
+        max_worker_attempts: match options.ring_membership {
+            RingMembership::Live => options.fallback.max_worker_attempts as usize,
+            RingMembership::Registered => 1,
+        },
+        max_inflight_requests: options.max_inflight_requests,
+    })
+}
+
+/// Keeps the gauge of workers as the membership changes.
+async fn follow(membership: Arc<dyn Membership>, metrics: Arc<Metrics>) {
+    loop {
+        let set = membership.snapshot();
+        metrics
+            .workers
+            .set(i64::try_from(set.len()).unwrap_or(i64::MAX));
+        membership.changed(set.generation()).await;
+    }
+}

@@ -1,0 +1,205 @@
+//! An open file: a range of bytes becomes pages, missing pages are fetched side by side, and a
+//! reader that goes on finds the next pages fetched already.
+//!
+//! A file is read at the version it was opened with. Bytes of two versions never meet in one
+//! reader: when the store no longer has the version, the read fails as stale.
+
+mod window;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use alluxio_wire::{FileStatus, FileVersion, PageSlice, split};
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use crate::cache::{Found, Page, PageCache, PageKey};
+use crate::error::Result;
+use crate::metrics::Metrics;
+use crate::source::{BytesBySource, OpenedFile};
+
+use window::Window;
+
+/// Pages that one read waits for at one time. Eight connections reach a worker's limit, and the
+/// pages of one file come from one worker; twice that hides its pauses.
+const PAGES_AT_ONCE: usize = 16;
+
+/// An open file. A clone is cheap and reads the same file, with the same read-ahead.
+#[derive(Clone)]
+pub struct FileReader {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    file: Arc<OpenedFile>,
+    status: Arc<FileStatus>,
+    shared: Arc<Shared>,
+    window: Mutex<Window>,
+}
+
+/// What all readers of a client share.
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<PageCache>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The most that one file's read-ahead may take.
+    pub(crate) readahead_max_bytes: u64,
+    /// What all files' read-ahead together may take.
+    pub(crate) readahead_total_bytes: u64,
+    pub(crate) open_files: AtomicUsize,
+}
+
+/// The bytes of one read, as slices of cached pages, and where they came from.
+#[derive(Debug, Clone, Default)]
+pub struct ReadBytes {
+    /// The bytes, in order.
+    pub chunks: Vec<Bytes>,
+    /// Where they came from.
+    pub by_source: BytesBySource,
+}
+
+impl FileReader {
+    pub(crate) fn new(file: OpenedFile, status: Arc<FileStatus>, shared: Arc<Shared>) -> Self {
+        shared.open_files.fetch_add(1, Ordering::Relaxed);
+        let window = Mutex::new(Window::new(file.page_size.bytes()));
+        Self {
+            inner: Arc::new(Inner {
+                file: Arc::new(file),
+                status,
+                shared,
+                window,
+            }),
+        }
+    }
+
+    /// The status that the file was opened with.
+    pub fn status(&self) -> &FileStatus {
+        &self.inner.status
+    }
+
+    /// The version that is read.
+    pub fn version(&self) -> &FileVersion {
+        &self.inner.file.version
+    }
+
+    /// Reads `length` bytes from `offset`; fewer only where the file ends before.
+    ///
+    /// Where all pages are in memory the future is ready at its first poll.
+    pub async fn read_at(&self, offset: u64, length: usize) -> Result<ReadBytes> {
+        let Inner { file, shared, .. } = &*self.inner;
+        let length = length as u64;
+        let mut slices = split(offset, length, file.length, file.page_size);
+        let mut waiting: VecDeque<(PageSlice, Found)> = VecDeque::new();
+        let mut read = ReadBytes::default();
+        self.start(&mut slices, &mut waiting);
+        // After the pages that are waited for, so that those come first.
+        self.read_ahead(offset, length);
+        while let Some((slice, found)) = waiting.pop_front() {
+            let page = match found {
+                Found::Here(page) => page,
+                Found::Coming(fill) => fill.await?,
+            };
+            read.push(&page, slice);
+            self.start(&mut slices, &mut waiting);
+        }
+        shared.metrics.delivered(read.by_source);
+        Ok(read)
+    }
+
+    /// Looks for the next pages, or starts to fetch them, until as many wait as may.
+    fn start(
+        &self,
+        slices: &mut impl Iterator<Item = PageSlice>,
+        waiting: &mut VecDeque<(PageSlice, Found)>,
+    ) {
+        while waiting.len() < PAGES_AT_ONCE
+            && let Some(slice) = slices.next()
+        {
+            waiting.push_back((slice, self.inner.shared.cache.get(&self.key(slice.index))));
+        }
+    }
+
+    fn read_ahead(&self, offset: u64, length: u64) {
+        let Inner {
+            file,
+            shared,
+            window,
+            ..
+        } = &*self.inner;
+        let mut window = window.lock();
+        let ahead = window.on_read(offset, length, file.length, shared.readahead_limit());
+        for slice in split(
+            ahead.start,
+            ahead.end - ahead.start,
+            file.length,
+            file.page_size,
+        ) {
+            if !shared.cache.prefetch(&self.key(slice.index)) {
+                window.stopped_at(slice.index * file.page_size.bytes());
+                break;
+            }
+        }
+    }
+
+    fn key(&self, index: u64) -> PageKey {
+        PageKey {
+            file: Arc::clone(&self.inner.file),
+            index,
+        }
+    }
+}
+
+impl Shared {
+    /// Each open file's part of what read-ahead may take, so that many of them do not push each
+    /// other's pages out before they are read.
+    fn readahead_limit(&self) -> u64 {
+        let files = self.open_files.load(Ordering::Relaxed).max(1) as u64;
+        self.readahead_max_bytes
+            .min(self.readahead_total_bytes / files)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.open_files.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl ReadBytes {
+    /// How many bytes were read.
+    pub fn len(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+
+    /// Whether nothing was read: the offset is at the end of the file or past it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes in one piece, copied only where there are several chunks.
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.chunks.len() == 1 {
+            return self.chunks.remove(0);
+        }
+        let mut whole = BytesMut::with_capacity(self.len());
+        for chunk in &self.chunks {
+            whole.extend_from_slice(chunk);
+        }
+        whole.freeze()
+    }
+
+    fn push(&mut self, page: &Page, slice: PageSlice) {
+        // A page is whole, so the slice lies within it; it fits the memory, so it fits a usize.
+        let at = |bytes: u64| {
+            usize::try_from(bytes)
+                .unwrap_or(usize::MAX)
+                .min(page.bytes().len())
+        };
+        let range = at(slice.offset)..at(slice.offset + slice.length);
+        self.chunks.push(page.bytes().slice(range));
+        let origin = page.hand_out(slice.length);
+        for source in crate::source::Source::ALL {
+            self.by_source.add(source, origin.of(source));
+        }
+    }
+}
