@@ -1,0 +1,223 @@
+//! Step 3: take the next step at a worker.
+//!
+//! Submitting is idempotent: the open-source worker closes the connection when a job for the path
+//! exists (and resumes a stopped one), so after an empty close the job itself is asked for.
+
+use alluxio_config::Config;
+use alluxio_wire::{LoadCounts, LoadOptions, LoadState, UfsUri};
+
+use super::plan::Step;
+use crate::context::Context;
+use crate::worker_api::{WorkerApi, WorkerEndpoint, WorkerError};
+use crate::workers::{self, Members, Survey};
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LoadOutcome {
+    /// Nothing was tried; it cannot begin yet.
+    Waiting(String),
+    /// Nothing was tried; the next attempt is later.
+    Paused,
+    /// A worker has it.
+    Submitted(WorkerEndpoint),
+    /// How far it is.
+    Progress {
+        /// Of all its jobs together.
+        state: LoadState,
+        /// Of all its jobs together, as far as the worker gave numbers.
+        counts: Option<LoadCounts>,
+        /// The worker's words, for a failure.
+        message: String,
+    },
+    /// This attempt failed.
+    Failed(String),
+}
+
+/// Takes a step.
+pub(super) async fn apply(context: &Context, step: Step) -> LoadOutcome {
+    match step {
+        Step::Wait(why) => LoadOutcome::Waiting(why),
+        Step::Pause => LoadOutcome::Paused,
+        Step::Submit {
+            config,
+            paths,
+            options,
+        } => submit(context, &config, &paths, &options).await,
+        Step::Ask { worker, paths } => match ask(&context.workers, &worker, &paths).await {
+            Ok(outcome) => outcome,
+            Err(error) => LoadOutcome::Failed(error.to_string()),
+        },
+    }
+}
+
+/// Gives all paths to one worker: the first that answers.
+async fn submit(
+    context: &Context,
+    config: &Config,
+    paths: &[UfsUri],
+    options: &LoadOptions,
+) -> LoadOutcome {
+    let survey = Survey::take(config, &context.workers).await;
+    let Some(worker) = survey.live.first() else {
+        return LoadOutcome::Waiting(nobody(&survey));
+    };
+    for path in paths {
+        if let Err(error) = submit_one(&context.workers, worker, path, options).await {
+            return LoadOutcome::Failed(error.to_string());
+        }
+    }
+    LoadOutcome::Submitted(worker.clone())
+}
+
+fn nobody(survey: &Survey) -> String {
+    match &survey.members {
+        Members::NoneConfigured => {
+            "the dataset has no workers: set spec.cluster.membership of the dataset".to_owned()
+        }
+        Members::Unknown(why) => why.clone(),
+        Members::Known(members) => {
+            format!(
+                "none of {} workers answers: {}",
+                members.len(),
+                survey.silent()
+            )
+        }
+    }
+}
+
+async fn submit_one(
+    api: &WorkerApi,
+    worker: &WorkerEndpoint,
+    path: &UfsUri,
+    options: &LoadOptions,
+) -> Result<(), WorkerError> {
+    match api.submit(worker, path, options).await {
+        Err(WorkerError::Closed { worker }) => {
+            let answer = api.progress(&worker, path).await?;
+            let exists = matches!(answer.state, LoadState::Running | LoadState::Verifying);
+            if exists {
+                Ok(())
+            } else {
+                Err(WorkerError::Closed { worker })
+            }
+        }
+        other => other,
+    }
+}
+
+async fn ask(
+    api: &WorkerApi,
+    worker: &WorkerEndpoint,
+    paths: &[UfsUri],
+) -> Result<LoadOutcome, WorkerError> {
+    let mut jobs = Vec::with_capacity(paths.len());
+    for path in paths {
+        jobs.push(api.progress(worker, path).await?);
+    }
+    let state = joint_state(&jobs.iter().map(|job| job.state).collect::<Vec<_>>());
+    let failed = jobs.iter().find(|job| job.state == LoadState::Failed);
+    let message = failed.map(|job| job.message.clone()).unwrap_or_default();
+    let counts = jobs
+        .into_iter()
+        .map(|job| job.progress)
+        .collect::<Option<Vec<_>>>();
+    Ok(LoadOutcome::Progress {
+        state,
+        counts: counts.map(joint_counts),
+        message,
+    })
+}
+
+/// The state of some jobs together: it runs as long as one does, and succeeds when all do.
+fn joint_state(states: &[LoadState]) -> LoadState {
+    [
+        LoadState::Running,
+        LoadState::Verifying,
+        LoadState::Failed,
+        LoadState::Stopped,
+    ]
+    .into_iter()
+    .find(|state| states.contains(state))
+    .unwrap_or(LoadState::Succeeded)
+}
+
+fn joint_counts(counts: Vec<LoadCounts>) -> LoadCounts {
+    let mut joint = LoadCounts::default();
+    for one in counts {
+        joint.files_total += one.files_total;
+        joint.files_done += one.files_done;
+        joint.bytes_total += one.bytes_total;
+        joint.bytes_done += one.bytes_done;
+        joint.failure_count += one.failure_count;
+        joint.failures.extend(one.failures);
+    }
+    joint
+        .failures
+        .truncate(alluxio_crds::load::MAX_LISTED_FAILURES);
+    joint
+}
+
+/// Stops every job of a load at the worker that has it, or else at another that is alive.
+pub(super) async fn stop(
+    api: &WorkerApi,
+    worker: &WorkerEndpoint,
+    config: &Config,
+    paths: &[UfsUri],
+) -> Result<(), WorkerError> {
+    match stop_at(api, worker, paths).await {
+        Err(error) if error.is_unreachable() => {
+            let members = workers::members(&config.cluster, config.client.ring_membership).await;
+            let others = members.ok().flatten().unwrap_or_default();
+            match others.iter().find(|other| *other != worker) {
+                Some(other) => stop_at(api, other, paths).await,
+                None => Err(error),
+            }
+        }
+        other => other,
+    }
+}
+
+async fn stop_at(
+    api: &WorkerApi,
+    worker: &WorkerEndpoint,
+    paths: &[UfsUri],
+) -> Result<(), WorkerError> {
+    for path in paths {
+        match api.stop(worker, path).await {
+            // The open-source worker's "there is no such job".
+            Ok(()) | Err(WorkerError::Closed { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_run_together_until_the_last_one_ends() {
+        use LoadState::{Failed, Running, Stopped, Succeeded, Verifying};
+        for (jobs, joint) in [
+            (vec![Succeeded, Running, Failed], Running),
+            (vec![Succeeded, Verifying], Verifying),
+            (vec![Succeeded, Failed, Stopped], Failed),
+            (vec![Succeeded, Stopped], Stopped),
+            (vec![Succeeded, Succeeded], Succeeded),
+        ] {
+            assert_eq!(joint_state(&jobs), joint, "{jobs:?}");
+        }
+    }
+
+    #[test]
+    fn counts_add_up() {
+        let one = LoadCounts {
+            files_total: 2,
+            bytes_done: 5,
+            ..LoadCounts::default()
+        };
+        let joint = joint_counts(vec![one.clone(), one]);
+        assert_eq!((joint.files_total, joint.bytes_done), (4, 10));
+    }
+}
