@@ -1,0 +1,12 @@
+//! One file a subcommand; each is a function from its arguments to a result.
+
+pub(crate) mod cat;
+pub(crate) mod cp;
+pub(crate) mod crd;
+pub(crate) mod load;
+pub(crate) mod ls;
+pub(crate) mod mount;
+pub(crate) mod mounter;
+pub(crate) mod service;
+pub(crate) mod stat;
+pub(crate) mod worker;

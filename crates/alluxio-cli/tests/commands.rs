@@ -1,0 +1,175 @@
+//! The commands as a user runs them: the real binary over a folder, and its words for mistakes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_alluxio-dataset"))
+        .args(arguments)
+        .env_remove("ALLUXIO_DATASET_CONFIG")
+        .env_remove("ALLUXIO_DATASET_LOG")
+        .output()
+        .unwrap()
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn failure(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(!output.status.success(), "{arguments:?} must fail");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A folder with `a.txt`, `sub/b.bin` (3 MiB) and `sub/with space é.txt`.
+fn dataset() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("sub")).unwrap();
+    std::fs::write(root.path().join("a.txt"), "hello\n").unwrap();
+    std::fs::write(root.path().join("sub/b.bin"), vec![7; 3 << 20]).unwrap();
+    std::fs::write(root.path().join("sub/with space é.txt"), "odd").unwrap();
+    root
+}
+
+fn uri(path: &Path) -> String {
+    format!("file://{}", path.canonicalize().unwrap().display())
+}
+
+fn config(root: &Path) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("ufs: {{uri: '{}'}}\n", uri(root))).unwrap();
+    file
+}
+
+#[test]
+fn ls_lists_names_sizes_and_everything_below() {
+    let root = dataset();
+    let uri = uri(root.path());
+    assert_eq!(stdout(&["ls", &uri]), "a.txt\nsub/\n");
+    let all = stdout(&["ls", "--recursive", &uri]);
+    let mut lines: Vec<_> = all.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["a.txt", "sub/b.bin", "sub/with space é.txt"]);
+    assert!(stdout(&["ls", "-l", &format!("{uri}/sub")]).contains("3145728"));
+}
+
+#[test]
+fn cat_writes_the_bytes_and_stat_the_version() {
+    let root = dataset();
+    let config = config(root.path());
+    let config = config.path().to_str().unwrap();
+    assert_eq!(
+        stdout(&["cat", "--config", config, "a.txt", "sub/with space é.txt"]),
+        "hello\nodd"
+    );
+    let stat = stdout(&["stat", "--config", config, "sub/b.bin"]);
+    assert!(
+        stat.contains("3145728") && stat.contains("version"),
+        "{stat}"
+    );
+}
+
+#[test]
+fn cp_copies_a_tree_and_leaves_existing_files_alone() {
+    let root = dataset();
+    let target = tempfile::tempdir().unwrap();
+    let copy = target.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    let uri = uri(root.path());
+    stdout(&["cp", "--quiet", "--recursive", &uri, copy]);
+    let copied = std::fs::read(target.path().join("copy/sub/b.bin")).unwrap();
+    assert_eq!(copied, vec![7; 3 << 20]);
+    assert!(failure(&["cp", "--recursive", &uri, copy]).contains("--force"));
+    stdout(&["cp", "--quiet", "--recursive", "--force", &uri, copy]);
+    assert!(failure(&["cp", &uri, copy]).contains("--recursive"));
+}
+
+#[test]
+fn mistakes_are_named_with_their_remedy() {
+    let root = dataset();
+    let missing = failure(&["cat", &format!("{}/nope", uri(root.path()))]);
+    assert!(missing.contains("nope"), "{missing}");
+    let secret = failure(&["ls", "s3://user:hunter2@bucket/x"]);
+    assert!(
+        secret.contains("credentials") && !secret.contains("hunter2"),
+        "{secret}"
+    );
+    assert!(failure(&["ls", "images"]).contains("--config"));
+    let size = failure(&["ls", &uri(root.path()), "--page-size", "3MB"]);
+    assert!(
+        size.contains("client.page_size") && size.contains("power of two"),
+        "{size}"
+    );
+    let etcd = failure(&["ls", &uri(root.path()), "--etcd", "http://127.0.0.1:1"]);
+    assert!(etcd.contains("http://127.0.0.1:1"), "{etcd}");
+}
+
+#[test]
+fn a_configuration_names_the_path_of_a_bad_field() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "ufs: {uri: 's3://b'}\nclient: {fallback: {policy: maybe}}",
+    )
+    .unwrap();
+    let error = failure(&["ls", "--config", file.path().to_str().unwrap()]);
+    assert!(error.contains("client.fallback.policy"), "{error}");
+}
+
+#[test]
+fn crd_prints_both_definitions() {
+    let text = stdout(&["crd"]);
+    for name in [
+        "alluxiodatasets.data.alluxio.io",
+        "alluxiodataloads.data.alluxio.io",
+    ] {
+        assert!(text.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let root = dataset();
+    let command = format!(
+        "set -o pipefail; {} cat {}/sub/b.bin | head -c 10 >/dev/null",
+        env!("CARGO_BIN_EXE_alluxio-dataset"),
+        uri(root.path())
+    );
+    let status = Command::new("bash")
+        .args(["-c", &command])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let help = stdout(&["--help"]);
+    assert!(help.contains("Examples:"));
+    for command in [
+        "ls",
+        "stat",
+        "cat",
+        "cp",
+        "load",
+        "mount",
+        "worker",
+        "quickstart",
+    ] {
+        assert!(
+            stdout(&[command, "--help"]).contains("Examples:"),
+            "{command}"
+        );
+    }
+}
