@@ -54,10 +54,10 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn value(path: &'static str, reason: impl ToString) -> Self {
+    pub(crate) fn value(path: &'static str, reason: impl Into<String>) -> Self {
         Self::Value {
             path,
-            reason: reason.to_string(),
+            reason: reason.into(),
         }
     }
 }

@@ -171,10 +171,11 @@ impl Config {
                 format!("the text is over {MAX_YAML_BYTES} bytes"),
             ));
         }
-        let document = serde_yaml::from_str(text).map_err(|e| shape(".", e))?;
+        let document =
+            serde_yaml::from_str(text).map_err(|e: serde_yaml::Error| shape(".", e.to_string()))?;
         let document = alias::resolve(document)?;
         let raw: RawConfig = serde_path_to_error::deserialize(document)
-            .map_err(|e| shape(&e.path().to_string(), e.inner()))?;
+            .map_err(|e| shape(&e.path().to_string(), e.inner().to_string()))?;
         Self::try_from(raw)
     }
 
@@ -207,7 +208,7 @@ impl TryFrom<RawConfig> for Config {
         Ok(Self {
             ufs: ufs(raw.ufs)?,
             cluster: cluster(raw.cluster)?,
-            client: client(raw.client)?,
+            client: client(&raw.client)?,
             worker: worker(raw.worker)?,
             logging: LoggingConfig {
                 level: raw.logging.level,
@@ -218,10 +219,10 @@ impl TryFrom<RawConfig> for Config {
     }
 }
 
-fn shape(path: &str, reason: impl ToString) -> ConfigError {
+fn shape(path: &str, reason: impl Into<String>) -> ConfigError {
     ConfigError::Shape {
         path: path.to_owned(),
-        reason: reason.to_string(),
+        reason: reason.into(),
     }
 }
 
@@ -255,7 +256,7 @@ fn ufs(raw: RawUfs) -> Result<UfsConfig, ConfigError> {
         check_url("ufs.endpoint", endpoint)?;
     }
     Ok(UfsConfig {
-        uri: UfsUri::parse(&raw.uri).map_err(|e| ConfigError::value("ufs.uri", e))?,
+        uri: UfsUri::parse(&raw.uri).map_err(|e| ConfigError::value("ufs.uri", e.to_string()))?,
         endpoint: raw.endpoint,
         region: raw.region,
         addressing_style: raw.addressing_style,
@@ -305,9 +306,9 @@ fn cluster(raw: RawCluster) -> Result<ClusterConfig, ConfigError> {
     })
 }
 
-fn client(raw: RawClient) -> Result<ClientOptions, ConfigError> {
+fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
     let page_size = PageSize::new(bytes("client.page_size", &raw.page_size)?)
-        .map_err(|e| ConfigError::value("client.page_size", e))?;
+        .map_err(|e| ConfigError::value("client.page_size", e.to_string()))?;
     let memory_limit_bytes = bytes("client.memory_limit", &raw.memory_limit)?;
     // Below four pages a reader cannot hold one page, fill the next and read one ahead.
     let least = 4 * page_size.bytes();
@@ -403,7 +404,7 @@ fn worker(raw: RawWorker) -> Result<WorkerOptions, ConfigError> {
 fn bytes(path: &'static str, size: &Size) -> Result<u64, ConfigError> {
     match size {
         Size::Bytes(bytes) => Ok(*bytes),
-        Size::Text(text) => parse_size(text).map_err(|e| ConfigError::value(path, e)),
+        Size::Text(text) => parse_size(text).map_err(|e| ConfigError::value(path, e.to_string())),
     }
 }
 

@@ -22,6 +22,10 @@ pub enum LoadOp {
 
 /// Options of a load. Names on the wire are Alluxio's `HttpLoadOptions`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of Alluxio's own request"
+)]
 pub struct LoadOptions {
     /// Check each file after it was loaded.
     pub verify: bool,
@@ -152,31 +156,25 @@ struct RawProgress {
     progress: Option<LoadCounts>,
 }
 
-/// The numbers that Alluxio puts into the message for `progressFormat=JSON`.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// The numbers that Alluxio puts into the message for `progressFormat=JSON`, under names such as
+/// `mJobState`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct RawReport {
-    m_job_state: String,
-    m_loaded_byte_count: u64,
-    m_skipped_byte_count: u64,
-    m_total_byte_count: u64,
-    m_scanned_inodes_count: u64,
-    m_processed_inodes_count: u64,
-    m_failed_file_count: u64,
-}
-
-impl Default for RawReport {
-    fn default() -> Self {
-        Self {
-            m_job_state: String::new(),
-            m_loaded_byte_count: 0,
-            m_skipped_byte_count: 0,
-            m_total_byte_count: 0,
-            m_scanned_inodes_count: 0,
-            m_processed_inodes_count: 0,
-            m_failed_file_count: 0,
-        }
-    }
+    #[serde(rename = "mJobState")]
+    state: String,
+    #[serde(rename = "mLoadedByteCount")]
+    loaded_bytes: u64,
+    #[serde(rename = "mSkippedByteCount")]
+    skipped_bytes: u64,
+    #[serde(rename = "mTotalByteCount")]
+    total_bytes: u64,
+    #[serde(rename = "mScannedInodesCount")]
+    scanned_files: u64,
+    #[serde(rename = "mProcessedInodesCount")]
+    processed_files: u64,
+    #[serde(rename = "mFailedFileCount")]
+    failed_files: u64,
 }
 
 impl LoadOp {
@@ -255,7 +253,7 @@ impl ProgressAnswer {
         let report = report_in(&raw.message);
         let word = raw
             .job_state
-            .or_else(|| report.as_ref().map(|r| r.m_job_state.clone()))
+            .or_else(|| report.as_ref().map(|r| r.state.clone()))
             .filter(|word| !word.is_empty())
             .ok_or(LoadError::NoState)?;
         let state = LoadState::parse(&word).ok_or(LoadError::UnknownState(word))?;
@@ -286,11 +284,11 @@ impl ProgressAnswer {
 impl RawReport {
     fn counts(self) -> LoadCounts {
         LoadCounts {
-            files_total: self.m_scanned_inodes_count,
-            files_done: self.m_processed_inodes_count,
-            bytes_total: self.m_total_byte_count,
-            bytes_done: self.m_loaded_byte_count + self.m_skipped_byte_count,
-            failure_count: self.m_failed_file_count,
+            files_total: self.scanned_files,
+            files_done: self.processed_files,
+            bytes_total: self.total_bytes,
+            bytes_done: self.loaded_bytes.saturating_add(self.skipped_bytes),
+            failure_count: self.failed_files,
             failures: Vec::new(),
         }
     }

@@ -98,18 +98,15 @@ fn submit_query(options: &LoadOptions) -> String {
         ("loadMetadataOnly", options.metadata_only),
         ("skipIfExists", options.skip_if_exists),
     ];
-    let mut query: String = flags
-        .iter()
-        .filter(|(_, set)| *set)
-        .map(|(name, _)| format!("&{name}=true"))
-        .collect();
+    let set = flags.iter().filter(|(_, set)| *set);
+    let mut query: Vec<String> = set.map(|(name, _)| format!("&{name}=true")).collect();
     if let Some(bandwidth) = options.bandwidth_bytes_per_second {
-        query.push_str(&format!("&bandwidth={bandwidth}"));
+        query.push(format!("&bandwidth={bandwidth}"));
     }
     if let Some(filter) = &options.file_filter {
-        query.push_str(&format!("&fileFilterRegx={}", query_value(filter)));
+        query.push(format!("&fileFilterRegx={}", query_value(filter)));
     }
-    query
+    query.concat()
 }
 
 fn page_target(

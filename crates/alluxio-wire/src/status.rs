@@ -49,6 +49,10 @@ pub struct StatusError(#[from] serde_json::Error);
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(
+    clippy::struct_field_names,
+    reason = "the names are Alluxio's: mType, mName, ..."
+)]
 struct RawStatus {
     m_type: FileKind,
     m_name: String,

@@ -123,108 +123,103 @@ fn the_same_thing_twice_is_refused() {
     );
 }
 
+/// A file, the field that its error must name, and the words that it must have.
+const BAD_UFS: &[(&str, &str, &str)] = &[
+    ("ufs: {}", "ufs", "uri"),
+    ("ufs: {uri: nope}", "ufs.uri", "no scheme"),
+    ("ufs: {uri: 's3://k:hunter2@b/p'}", "ufs.uri", "credentials"),
+    ("ufs: {uri: 's3://b', key: K}", "ufs.secret", "set both"),
+    (
+        "ufs: {uri: 's3://b', anon: true, key: K}",
+        "ufs.anon",
+        "keep one",
+    ),
+    (
+        "ufs: {uri: 's3://b', endpoint: 'minio:9000'}",
+        "ufs.endpoint",
+        "not a URL",
+    ),
+];
+
+/// The same for what follows a good `ufs`.
+const BAD_REST: &[(&str, &str, &str)] = &[
+    ("client: {page_size: 0}", "client.page_size", "power of two"),
+    (
+        "client: {page_size: 3MB}",
+        "client.page_size",
+        "power of two",
+    ),
+    (
+        "client: {page_size: 128Mi}",
+        "client.page_size",
+        "at most 64 MiB",
+    ),
+    ("client: {page_size: big}", "client.page_size", "not a size"),
+    (
+        "client: {virtual_nodes_per_worker: 0}",
+        "client.virtual_nodes_per_worker",
+        "1 to 100000",
+    ),
+    (
+        "client: {virtual_nodes_per_worker: 100001}",
+        "client.virtual_nodes_per_worker",
+        "out of range",
+    ),
+    (
+        "client: {memory_limit: 1Mi}",
+        "client.memory_limit",
+        "four pages",
+    ),
+    (
+        "client: {fallback: {policy: sometimes}}",
+        "client.fallback.policy",
+        "unknown variant",
+    ),
+    ("client: {pagesize: 1MB}", "client", "unknown field"),
+    (
+        "cluster: {membership: {type: static, workers: []}}",
+        "cluster.membership.workers",
+        "empty",
+    ),
+    (
+        "cluster: {membership: {type: static, workers: ['a:b']}}",
+        "cluster.membership.workers",
+        "host:port",
+    ),
+    (
+        "cluster: {membership: {type: etcd, endpoints: [x]}}",
+        "cluster.membership.endpoints",
+        "URL",
+    ),
+    ("cluster: {name: a/b}", "cluster.name", "etcd key"),
+    ("worker: {listen: here}", "worker.listen", "address"),
+    (
+        "alluxio.user.nonsense: 1",
+        "alluxio.user.nonsense",
+        "not known",
+    ),
+    (
+        "alluxio.user.worker.selection.policy: JumpHashPolicy",
+        "selection.policy",
+        "not supported",
+    ),
+];
+
 #[test]
 fn errors_name_the_path_of_the_bad_field() {
-    let with = |rest: &str| format!("ufs: {{uri: 's3://b/p'}}\n{rest}");
-    let cases = [
-        ("ufs: {}".to_owned(), "ufs", "uri"),
-        ("ufs: {uri: nope}".to_owned(), "ufs.uri", "no scheme"),
-        (
-            "ufs: {uri: 's3://k:hunter2@b/p'}".to_owned(),
-            "ufs.uri",
-            "credentials",
-        ),
-        (
-            "ufs: {uri: 's3://b', key: K}".to_owned(),
-            "ufs.secret",
-            "set both",
-        ),
-        (
-            "ufs: {uri: 's3://b', anon: true, key: K}".to_owned(),
-            "ufs.anon",
-            "keep one",
-        ),
-        (
-            "ufs: {uri: 's3://b', endpoint: 'minio:9000'}".to_owned(),
-            "ufs.endpoint",
-            "not a URL",
-        ),
-        (
-            with("client: {page_size: 0}"),
-            "client.page_size",
-            "power of two",
-        ),
-        (
-            with("client: {page_size: 3MB}"),
-            "client.page_size",
-            "power of two",
-        ),
-        (
-            with("client: {page_size: 128Mi}"),
-            "client.page_size",
-            "at most 64 MiB",
-        ),
-        (
-            with("client: {page_size: big}"),
-            "client.page_size",
-            "not a size",
-        ),
-        (
-            with("client: {virtual_nodes_per_worker: 0}"),
-            "client.virtual_nodes_per_worker",
-            "1 to 100000",
-        ),
-        (
-            with("client: {virtual_nodes_per_worker: 100001}"),
-            "client.virtual_nodes_per_worker",
-            "out of range",
-        ),
-        (
-            with("client: {memory_limit: 1Mi}"),
-            "client.memory_limit",
-            "four pages",
-        ),
-        (
-            with("client: {fallback: {policy: sometimes}}"),
-            "client.fallback.policy",
-            "unknown variant",
-        ),
-        (with("client: {pagesize: 1MB}"), "client", "unknown field"),
-        (
-            with("cluster: {membership: {type: static, workers: []}}"),
-            "cluster.membership.workers",
-            "empty",
-        ),
-        (
-            with("cluster: {membership: {type: static, workers: ['a:b']}}"),
-            "cluster.membership.workers",
-            "host:port",
-        ),
-        (
-            with("cluster: {membership: {type: etcd, endpoints: [x]}}"),
-            "cluster.membership.endpoints",
-            "URL",
-        ),
-        (with("cluster: {name: a/b}"), "cluster.name", "etcd key"),
-        (with("worker: {listen: here}"), "worker.listen", "address"),
-        (
-            with("alluxio.user.nonsense: 1"),
-            "alluxio.user.nonsense",
-            "not known",
-        ),
-        (
-            with("alluxio.user.worker.selection.policy: JumpHashPolicy"),
-            "selection.policy",
-            "not supported",
-        ),
-    ];
-    for (text, path, reason) in cases {
-        let message = error(&text);
+    let check = |text: &str, path: &str, reason: &str| {
+        let message = error(text);
         assert!(
             message.contains(path) && message.contains(reason),
             "{text}: {message}"
         );
         assert!(!message.contains("hunter2"), "{message}");
+    };
+    for (text, path, reason) in BAD_UFS {
+        check(text, path, reason);
+    }
+    for (rest, path, reason) in BAD_REST {
+        check(&format!("ufs: {{uri: 's3://b/p'}}\n{rest}"), path, reason);
     }
 }
 
