@@ -114,6 +114,41 @@ fn every_alias_names_a_field_that_exists() {
 }
 
 #[test]
+fn docs_configuration_names_every_field_and_property() {
+    let docs = include_str!("../../../../docs/configuration.md");
+    let config = parse(&format!(
+        "{FULL}\nworker: {{advertised_host: h, identity: i}}\nlogging: {{path: /tmp/log}}"
+    ));
+    let written: serde_yaml::Value = serde_yaml::from_str(&config.to_yaml_with_secrets()).unwrap();
+    let mut fields = vec![
+        "ufs.anon".to_owned(),
+        "cluster.membership.workers".to_owned(),
+    ];
+    leaves(&written, "", &mut fields);
+    for field in &fields {
+        assert!(docs.contains(&format!("`{field}`")), "{field}");
+    }
+    for (property, _) in alias::known_properties() {
+        assert!(docs.contains(&format!("`{property}`")), "{property}");
+    }
+    assert!(fields.len() > 25, "{fields:?}");
+}
+
+fn leaves(value: &serde_yaml::Value, path: &str, found: &mut Vec<String>) {
+    let Some(mapping) = value.as_mapping() else {
+        return found.push(path.to_owned());
+    };
+    for (name, value) in mapping {
+        let dot = if path.is_empty() { "" } else { "." };
+        leaves(
+            value,
+            &format!("{path}{dot}{}", name.as_str().unwrap()),
+            found,
+        );
+    }
+}
+
+#[test]
 fn the_same_thing_twice_is_refused() {
     let text = "ufs: {uri: 's3://b/p'}\nclient: {page_size: 1MB}\nalluxio.worker.page.store.page.size: 1MB";
     let message = error(text);
