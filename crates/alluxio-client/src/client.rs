@@ -91,8 +91,10 @@ impl Client {
             }),
             FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => MetadataSource::Ufs(ufs),
         };
+        let metadata = Metadata::new(asked, options.metadata_ttl, Handle::current());
         let readers = Shared {
             cache,
+            metadata: metadata.clone(),
             metrics: Arc::clone(&metrics),
             readahead_max_bytes: options.readahead_max_bytes,
             readahead_total_bytes: memory.store_bytes / READAHEAD_SHARE,
@@ -108,7 +110,7 @@ impl Client {
             inner: Arc::new(Inner {
                 root: config.ufs.uri.clone(),
                 page_size: options.page_size,
-                metadata: Metadata::new(asked, options.metadata_ttl, Handle::current()),
+                metadata,
                 membership,
                 readers: Arc::new(readers),
                 loads,

@@ -61,7 +61,7 @@ impl LoadJobs {
             }),
             state => {
                 let context = format!(
-                    "the worker closed the connection, and the job of {path} is {state}; check the \
+                    "the worker did not take the job, and the load of {path} is {state}; check the \
                      path and the options, a bandwidth or filter that Alluxio cannot read ends so"
                 );
                 Err(Error::new(ErrorKind::InvalidInput, "submit load", context))
@@ -131,6 +131,8 @@ impl LoadJobs {
             failure = match self.workers.ask(worker, &target).await {
                 Answer::Body(body) => return Ok(Some(body)),
                 Answer::Nothing => return Ok(None),
+                // The embedded worker's word for the same: the job runs already.
+                Answer::Refused(409, _) if op == LoadOp::Submit => return Ok(None),
                 Answer::Refused(status @ 400..=499, body) => {
                     return Err(refused(operation, path, status, &body));
                 }

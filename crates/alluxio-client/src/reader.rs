@@ -15,9 +15,10 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::cache::{Found, Page, PageCache, PageKey};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
-use crate::source::{BytesBySource, OpenedFile};
+use crate::source::{BytesBySource, OpenedFile, Source};
+use crate::status::Metadata;
 
 use window::Window;
 
@@ -41,6 +42,7 @@ struct Inner {
 /// What all readers of a client share.
 pub(crate) struct Shared {
     pub(crate) cache: Arc<PageCache>,
+    pub(crate) metadata: Metadata,
     pub(crate) metrics: Arc<Metrics>,
     /// The most that one file's read-ahead may take.
     pub(crate) readahead_max_bytes: u64,
@@ -97,13 +99,29 @@ impl FileReader {
         while let Some((slice, found)) = waiting.pop_front() {
             let page = match found {
                 Found::Here(page) => page,
-                Found::Coming(fill) => fill.await?,
+                Found::Coming(fill) => match fill.await {
+                    Ok(page) => page,
+                    Err(error) => return Err(self.failed(error).await),
+                },
             };
             read.push(&page, slice);
             self.start(&mut slices, &mut waiting);
         }
         shared.metrics.delivered(read.by_source);
         Ok(read)
+    }
+
+    /// A file that changed or went is looked up anew when it is opened again, and not after the
+    /// time for which its status would have been believed.
+    async fn failed(&self, error: Error) -> Error {
+        if matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) {
+            self.inner
+                .shared
+                .metadata
+                .forget(&self.inner.file.uri)
+                .await;
+        }
+        error
     }
 
     /// Looks for the next pages, or starts to fetch them, until as many wait as may.
@@ -198,7 +216,7 @@ impl ReadBytes {
         let range = at(slice.offset)..at(slice.offset + slice.length);
         self.chunks.push(page.bytes().slice(range));
         let origin = page.hand_out(slice.length);
-        for source in crate::source::Source::ALL {
+        for source in Source::ALL {
             self.by_source.add(source, origin.of(source));
         }
     }

@@ -1,7 +1,7 @@
 //! Where a page comes from when it is not cached: the ring's workers, then the under-store.
 //!
 //! The order is fixed: the owner by the ring, the next ring workers, the UFS. Which step follows an
-//! answer is decided in one place, [`next_step`], for every answer and policy. That pages come from
+//! answer is decided in one place, `next_step`, for every answer and policy. That pages come from
 //! the UFS is never an accident that nobody sees: it is counted by reason, and logged when a reason
 //! sets in.
 
@@ -259,7 +259,6 @@ impl WorkerThenUfs {
             PageResult::Failure
         };
         self.metrics.page_request(Source::Ufs, result);
-        self.metrics.page_latency(Source::Ufs, started.elapsed());
         let bytes = read.map_err(|error| Error::from_ufs("read", &error))?;
         if bytes.len() as u64 != length {
             return Err(Error::new(
@@ -274,6 +273,7 @@ impl WorkerThenUfs {
                 ),
             ));
         }
+        self.metrics.page_latency(Source::Ufs, started.elapsed());
         Ok(FetchedPage {
             bytes,
             source: Source::Ufs,
@@ -282,7 +282,10 @@ impl WorkerThenUfs {
 
     fn count(&self, source: Source, answer: &PageAnswer, started: Instant) {
         let result = match answer {
-            PageAnswer::Page(_) => PageResult::Hit,
+            PageAnswer::Page(_) => {
+                self.metrics.page_latency(source, started.elapsed());
+                PageResult::Hit
+            }
             PageAnswer::Miss => PageResult::Miss,
             PageAnswer::WrongLength { .. } => {
                 self.metrics.page_size_mismatch();
@@ -293,7 +296,6 @@ impl WorkerThenUfs {
             _ => PageResult::Failure,
         };
         self.metrics.page_request(source, result);
-        self.metrics.page_latency(source, started.elapsed());
     }
 }
 

@@ -84,6 +84,14 @@ impl Metadata {
         self.through(&self.listings, uri, fetch).await
     }
 
+    /// Forgets what is known of a file, and the listing that it is in: it turned out to be old.
+    pub(crate) async fn forget(&self, uri: &UfsUri) {
+        self.statuses.invalidate(uri).await;
+        if let Some(directory) = uri.parent() {
+            self.listings.invalidate(&directory).await;
+        }
+    }
+
     /// All files below a directory, past the cache. Ends at the first error.
     pub(crate) fn walk(&self, uri: UfsUri) -> BoxStream<'static, Result<FileStatus>> {
         match &*self.source {

@@ -28,6 +28,10 @@ use http::{Exchange, Http};
 /// listing. A longer one is not read.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 
+/// How long an answer that is not a page may take, unless pages may take longer: the SDK's timeout.
+/// A worker that lists a large directory in a slow store takes seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The workers of a cluster, as this client speaks to them.
 #[derive(Debug)]
 pub struct Workers {
@@ -126,22 +130,23 @@ impl Workers {
     /// Sends any other GET request to a worker.
     pub async fn ask(&self, worker: &WorkerEndpoint, target: &str) -> Answer {
         let health = self.health.of(worker);
+        let timeout = self.timeout.max(ANSWER_TIMEOUT);
         match self
             .http
-            .get(worker, &health, target, MAX_ANSWER_BYTES, self.timeout)
+            .get(worker, &health, target, MAX_ANSWER_BYTES, timeout)
             .await
         {
             Exchange::Answered { status: 200, body } => Answer::Body(body),
             Exchange::Answered { status, body } => Answer::Refused(status, body),
             Exchange::EmptyClose => Answer::Nothing,
             Exchange::TooLong { announced } => Answer::Failed(format!(
-                "its answer of {announced} bytes is longer than the {MAX_ANSWER_BYTES} that are read"
+                "its answer of {announced} bytes is longer than the {MAX_ANSWER_BYTES} that are \
+                 read"
             )),
             Exchange::Unreachable(cause) => Answer::Failed(format!("cannot be reached: {cause}")),
-            Exchange::TimedOut => Answer::Failed(format!(
-                "did not answer within {} ms",
-                self.timeout.as_millis()
-            )),
+            Exchange::TimedOut => {
+                Answer::Failed(format!("did not answer within {} s", timeout.as_secs()))
+            }
             Exchange::Broken(cause) => Answer::Failed(format!("broke off: {cause}")),
         }
     }
