@@ -33,6 +33,9 @@ const CAPABILITIES: [rpc::Type; 3] = [
     rpc::Type::VolumeCondition,
 ];
 
+/// Name of the call that asks how a volume is doing.
+const STATS: &str = "NodeGetVolumeStats";
+
 /// The Node service.
 pub struct Node {
     node_id: String,
@@ -173,15 +176,11 @@ impl csi::node_server::Node for Node {
             volume_path,
             ..
         } = request.into_inner();
-        self.answer(
-            "NodeGetVolumeStats",
-            volume_id.clone(),
-            |context| async move {
-                let volume = required("volume_id", volume_id)?;
-                let path = PathBuf::from(required("volume_path", volume_path)?);
-                stats::stats(&context, &volume, &path).await
-            },
-        )
+        self.answer(STATS, volume_id.clone(), |context| async move {
+            let volume = required("volume_id", volume_id)?;
+            let path = PathBuf::from(required("volume_path", volume_path)?);
+            stats::stats(&context, &volume, &path).await
+        })
         .await
     }
 
@@ -295,8 +294,10 @@ pub(crate) async fn patiently<T>(
 fn log(rpc: &'static str, volume: &str, took: Duration, error: Option<&NodeError>) {
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match error {
-        None => tracing::info!(rpc, volume, took_ms, "done"),
         Some(error) => tracing::warn!(rpc, volume, took_ms, code = ?error.code(), %error, "failed"),
+        // The kubelet asks for these every minute, for every pod.
+        None if rpc == STATS => tracing::debug!(rpc, volume, took_ms, "done"),
+        None => tracing::info!(rpc, volume, took_ms, "done"),
     }
 }
 

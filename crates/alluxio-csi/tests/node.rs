@@ -20,7 +20,7 @@ use alluxio_csi::proto::csi::{
 };
 use tonic::{Code, Status};
 
-use common::{DEADLINE, Driver, Fault, TestMounter, can_mount, text};
+use common::{DEADLINE, Driver, Fault, TestMounter, can_mount, can_mount_fuse, text};
 
 async fn stats(driver: &Driver, path: String) -> Result<NodeGetVolumeStatsResponse, Status> {
     let request = NodeGetVolumeStatsRequest {
@@ -67,7 +67,7 @@ async fn unmount(driver: &Driver) {
 
 #[tokio::test]
 async fn a_volume_is_staged_published_read_and_taken_away() {
-    if !can_mount("the life of a volume") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;
@@ -99,7 +99,7 @@ async fn a_volume_is_staged_published_read_and_taken_away() {
 
 #[tokio::test]
 async fn calls_said_again_change_nothing_even_after_a_restart() {
-    if !can_mount("idempotency") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;
@@ -116,7 +116,7 @@ async fn calls_said_again_change_nothing_even_after_a_restart() {
 
 #[tokio::test]
 async fn a_staging_path_with_other_parameters_is_already_taken() {
-    if !can_mount("staging with other parameters") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;
@@ -149,7 +149,7 @@ async fn a_staging_path_with_other_parameters_is_already_taken() {
 
 #[tokio::test]
 async fn two_pods_share_one_mount() {
-    if !can_mount("two pods") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;
@@ -189,7 +189,7 @@ async fn two_pods_share_one_mount() {
 
 #[tokio::test]
 async fn a_bind_that_was_cut_short_gets_its_flags() {
-    if !can_mount("a bind cut short") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;
@@ -220,7 +220,7 @@ async fn a_bind_that_was_cut_short_gets_its_flags() {
 
 #[tokio::test]
 async fn while_a_volume_is_staged_another_call_for_it_is_aborted() {
-    if !can_mount("calls at one time") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;
@@ -250,7 +250,7 @@ async fn while_a_volume_is_staged_another_call_for_it_is_aborted() {
 
 #[tokio::test]
 async fn a_call_whose_caller_left_goes_on_to_its_end() {
-    if !can_mount("a caller that leaves") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;
@@ -284,7 +284,7 @@ async fn a_call_whose_caller_left_goes_on_to_its_end() {
 
 #[tokio::test]
 async fn a_dead_mount_is_told_taken_away_and_replaced() {
-    if !can_mount("a dead mount") {
+    if !can_mount_fuse() {
         return;
     }
     let driver = Driver::start(TestMounter::failing(Fault::Hangs)).await;
@@ -303,7 +303,7 @@ async fn a_dead_mount_is_told_taken_away_and_replaced() {
 
 #[tokio::test]
 async fn unpublish_and_unstage_succeed_on_a_dead_mount() {
-    if !can_mount("unmounting a dead mount") {
+    if !can_mount_fuse() {
         return;
     }
     let driver = Driver::start(TestMounter::failing(Fault::Hangs)).await;
@@ -314,7 +314,7 @@ async fn unpublish_and_unstage_succeed_on_a_dead_mount() {
 
 #[tokio::test]
 async fn a_hung_mount_holds_up_no_call() {
-    if !can_mount("a hung mount") {
+    if !can_mount_fuse() {
         return;
     }
     let driver = Driver::start(TestMounter::failing(Fault::Hangs)).await;
@@ -330,7 +330,7 @@ async fn a_hung_mount_holds_up_no_call() {
 
 #[tokio::test]
 async fn stats_tell_usage_and_condition() {
-    if !can_mount("volume stats") {
+    if !can_mount() {
         return;
     }
     let driver = Driver::start(Arc::default()).await;

@@ -34,7 +34,7 @@ use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
-use common::{SHORT, TestMounter, can_mount, leave_out, mounts_below, text, unmount_below};
+use common::{SHORT, TestMounter, can_mount, leave_out, mounts_below, say, text, unmount_below};
 
 /// Attributes and secrets as the suite's files spell them.
 const PARAMETERS: &str = "
@@ -55,7 +55,7 @@ async fn csi_sanity_finds_no_failure() {
         leave_out("csi-sanity: not on PATH, not named by CSI_SANITY");
         return;
     };
-    if !can_mount("csi-sanity") {
+    if !can_mount() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -79,7 +79,7 @@ async fn csi_sanity_finds_no_failure() {
     }
 
     let left: Vec<&String> = shipped.skipped.difference(&cycle.passed).collect();
-    report(&format!(
+    say(&format!(
         "csi-sanity leaves out {} tests of what is not announced",
         left.len()
     ));
@@ -195,7 +195,7 @@ impl Suite {
             String::from_utf8_lossy(&output.stderr)
         );
         let outcome = Outcome::read(&std::fs::read(&report_file).unwrap());
-        report(&format!(
+        say(&format!(
             "csi-sanity {name}: {} passed, {} failed, {} skipped",
             outcome.passed.len(),
             outcome.failed.len(),
@@ -203,14 +203,6 @@ impl Suite {
         ));
         outcome
     }
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "the counts are what whoever runs the suite asks for"
-)]
-fn report(line: &str) {
-    eprintln!("{line}");
 }
 
 impl Outcome {

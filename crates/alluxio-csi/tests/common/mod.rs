@@ -7,8 +7,9 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
+use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,28 +41,42 @@ pub(crate) const SHORT: Patience = Patience {
 };
 
 /// Whether this process may mount. Where not, says so in one line, and fails in CI.
-pub(crate) fn can_mount(left_out: &str) -> bool {
+pub(crate) fn can_mount() -> bool {
     let dir = tempfile::tempdir().unwrap();
-    let mounted = mount_tmpfs(dir.path());
-    if mounted.is_ok() {
-        rustix::mount::unmount(dir.path(), UnmountFlags::DETACH).unwrap();
-        return true;
+    if mount_tmpfs(dir.path()).is_err() {
+        return leave_out("tests of the CSI driver that mount: they need root");
     }
-    leave_out(&format!("{left_out}: needs root, to mount"))
+    rustix::mount::unmount(dir.path(), UnmountFlags::DETACH).unwrap();
+    true
+}
+
+/// The same for a FUSE mount.
+pub(crate) fn can_mount_fuse() -> bool {
+    let device = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse");
+    can_mount() && (device.is_ok() || leave_out("tests of dead mounts: they need /dev/fuse"))
 }
 
 /// Says in one line what is not tested here; fails in CI, where nothing is left out.
-#[allow(
-    clippy::print_stderr,
-    reason = "whoever runs the tests must see what was left out"
-)]
 pub(crate) fn leave_out(what: &str) -> bool {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     assert!(
         std::env::var("CI").as_deref() != Ok("true"),
         "CI leaves nothing out: {what}"
     );
-    eprintln!("left out: {what}");
+    if SAID.lock().unwrap().insert(what.to_owned()) {
+        say(&format!("left out: {what}"));
+    }
     false
+}
+
+/// Writes past the test harness, which hides what a passing test prints.
+pub(crate) fn say(line: &str) {
+    std::io::stderr()
+        .write_all(format!("{line}\n").as_bytes())
+        .unwrap();
 }
 
 /// Mounts a small tmpfs.
