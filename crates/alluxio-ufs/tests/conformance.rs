@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+#[allow(dead_code, reason = "shared with the worker's tests, which use more")]
 #[path = "support/s3.rs"]
 mod s3;
 

@@ -83,6 +83,11 @@ impl S3Server {
         self.shared.faults.lock().unwrap().extend(faults);
     }
 
+    /// No faults any more.
+    pub(crate) fn clear_faults(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
     /// Method and target of every request so far.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()

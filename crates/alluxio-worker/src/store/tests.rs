@@ -1,0 +1,218 @@
+//! The page store on a real disk: kept, evicted, restarted, spoilt.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::path::PathBuf;
+
+use alluxio_wire::{FileKind, FileStatus, UfsUri};
+use tempfile::TempDir;
+
+use super::*;
+
+const KIB: u64 = 1024;
+
+fn config(folder: &TempDir, capacity_bytes: u64) -> PageStoreConfig {
+    PageStoreConfig {
+        directory: folder.path().join("store"),
+        capacity_bytes,
+    }
+}
+
+async fn open(folder: &TempDir, capacity_bytes: u64) -> Arc<PageStore> {
+    let page_size = PageSize::new(64 * KIB).unwrap();
+    PageStore::open(&config(folder, capacity_bytes), page_size)
+        .await
+        .unwrap()
+}
+
+fn uri() -> UfsUri {
+    UfsUri::parse("s3://b/file").unwrap()
+}
+
+fn version(hash: &str) -> Version {
+    let status = FileStatus {
+        kind: FileKind::File,
+        name: "file".to_owned(),
+        path: "/file".to_owned(),
+        ufs_uri: uri().to_string(),
+        modified_ms: 1000,
+        length: 200 * KIB,
+        content_hash: Some(hash.to_owned()),
+    };
+    Version::of(&uri(), &status)
+}
+
+fn key(version: &Version, index: u64) -> PageKey {
+    PageKey {
+        file: uri().file_id(),
+        tag: version.tag(),
+        index,
+    }
+}
+
+async fn put(store: &Arc<PageStore>, hash: &str, index: u64, page: &'static [u8]) -> PageKey {
+    let version = version(hash);
+    let key = key(&version, index);
+    let page = Bytes::from_static(page);
+    store.write(key, &version, page).await.unwrap();
+    key
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn versions_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    let old = put(&store, "old", 0, b"old bytes").await;
+    let new = put(&store, "new", 0, b"new").await;
+    assert_eq!(store.read(&old, 0..100).await.unwrap(), "old bytes");
+    assert_eq!(store.read(&new, 0..100).await.unwrap(), "new");
+    let wanted = FileVersion::from_text("etag:old");
+    let found = store.version(&uri().file_id(), &wanted).unwrap();
+    assert_eq!(found.tag(), old.tag);
+    let latest = store.latest_version(&uri().file_id()).unwrap();
+    assert_eq!(latest.tag(), new.tag);
+}
+
+#[tokio::test]
+async fn a_page_that_is_kept_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    put(&store, "v", 0, b"first").await;
+    let key = put(&store, "v", 0, b"second").await;
+    assert_eq!(store.read(&key, 1..3).await.unwrap(), "ir");
+    assert_eq!(store.stats().pages, 1);
+}
+
+#[tokio::test]
+async fn the_store_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    let key = put(&store, "v", 2, b"bytes").await;
+    let before = store.stats();
+    drop(store);
+    let store = open(&folder, 1024 * KIB).await;
+    assert_eq!(store.stats(), before);
+    assert_eq!(store.read(&key, 0..5).await.unwrap(), "bytes");
+    let found = store.latest_version(&uri().file_id()).unwrap();
+    assert_eq!(*found, version("v"));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_goes_from_the_disk_too() {
+    let folder = tempfile::tempdir().unwrap();
+    // A small page takes one unit of the disk, 4 KiB: two of them fit.
+    let store = open(&folder, 8 * KIB).await;
+    let first = put(&store, "v", 0, b"0").await;
+    put(&store, "v", 1, b"1").await;
+    put(&store, "w", 2, b"2").await;
+    assert!(!store.has(&first));
+    let stats = store.stats();
+    assert_eq!(
+        (stats.pages, stats.bytes, stats.evicted_pages),
+        (2, 8 * KIB, 1)
+    );
+    put(&store, "w", 3, b"3").await;
+    let left = files_below(&folder.path().join("store/pages-65536"));
+    let pages = |p: &&PathBuf| p.extension().is_some_and(|e| e == "page");
+    assert_eq!(left.iter().filter(pages).count(), 2);
+    // The directory of version v is gone with its last page.
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[tokio::test]
+async fn a_smaller_capacity_is_kept_at_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    for index in 0..4 {
+        put(&store, "v", index, b"page").await;
+    }
+    drop(store);
+    let store = open(&folder, 8 * KIB).await;
+    assert_eq!(store.stats().pages, 2);
+}
+
+#[tokio::test]
+async fn a_corrupt_page_is_never_served_and_may_be_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    let key = put(&store, "v", 0, b"good bytes").await;
+    let path = store.page_path(&key);
+    let mut spoilt = fs::read(&path).unwrap();
+    spoilt[3] ^= 0xff;
+    fs::write(&path, spoilt).unwrap();
+    assert_eq!(store.read(&key, 0..10).await, None);
+    assert_eq!(store.stats().corrupt_pages, 1);
+    assert!(!path.exists());
+    put(&store, "v", 0, b"good bytes").await;
+    assert_eq!(store.read(&key, 0..10).await.unwrap(), "good bytes");
+}
+
+#[tokio::test]
+async fn what_is_no_page_is_removed_at_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    let key = put(&store, "v", 0, b"bytes").await;
+    let directory = store.version_directory(&key);
+    drop(store);
+    let root = folder.path().join("store");
+    for path in [
+        directory.join("1.page"),
+        directory.join("note.txt"),
+        root.join("pages-65536/stray"),
+        root.join("temporary/7"),
+    ] {
+        fs::write(path, "x").unwrap();
+    }
+    fs::create_dir_all(root.join("pages-131072/aa")).unwrap();
+    fs::create_dir_all(root.join("pages-65536/aa/no-id/no-tag")).unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    assert_eq!(store.stats().pages, 1);
+    let left = files_below(&root);
+    // The lock, the version and its page.
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert!(!root.join("pages-131072").exists());
+}
+
+#[tokio::test]
+async fn a_directory_serves_one_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let _store = open(&folder, 1024 * KIB).await;
+    let page_size = PageSize::new(64 * KIB).unwrap();
+    let error = PageStore::open(&config(&folder, 1024 * KIB), page_size)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, WorkerError::PageStoreInUse { .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_page_larger_than_the_store_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, KIB).await;
+    let version = version("v");
+    let error = store
+        .write(key(&version, 0), &version, Bytes::from_static(b"x"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("larger than the whole capacity"));
+    assert_eq!(store.stats().bytes, 0);
+}

@@ -1,0 +1,89 @@
+//! The worker's record in a real etcd.
+
+use alluxio_client::membership;
+use alluxio_config::RingMembership;
+use alluxio_etcd::EtcdClient;
+use alluxio_wire::{WorkerRecord, etcd as keys};
+use alluxio_worker::{Worker, WorkerError};
+
+use crate::etcd::EtcdServer;
+use crate::support::{Setup, until};
+
+const CLUSTER: &str = "DefaultAlluxioCluster";
+
+fn setup(files: &tempfile::TempDir, endpoint: &str) -> Setup {
+    let mut setup = Setup::local(files);
+    setup.membership = format!("{{type: etcd, endpoints: ['http://{endpoint}']}}");
+    setup
+}
+
+async fn value(client: &EtcdClient, key: &str) -> Option<WorkerRecord> {
+    let listing = client.get_prefix(key).await.ok()?;
+    let (_, value) = listing.pairs.first()?;
+    WorkerRecord::from_json(value).ok()
+}
+
+#[tokio::test]
+async fn a_worker_registers_comes_back_after_a_loss_and_leaves_at_once() {
+    let Some(etcd) = EtcdServer::start("registration of a worker in etcd").await else {
+        return;
+    };
+    let files = tempfile::tempdir().unwrap();
+    let worker = setup(&files, &etcd.endpoint()).start().await;
+    let client = EtcdClient::connect(&etcd.options()).await.unwrap();
+    let record = worker.worker.record().clone();
+    assert_eq!(record.address.http_port, worker.worker.address().port());
+    let live = keys::live_key(CLUSTER, &record.id);
+    let registered = keys::registered_key(CLUSTER, &record.id);
+    assert_eq!(value(&client, &live).await.as_ref(), Some(&record));
+    assert_eq!(value(&client, &registered).await.as_ref(), Some(&record));
+
+    // Clients find it, and it finds itself, so that its loads reach it.
+    let cluster = &worker.config.cluster;
+    let members = membership::connect(cluster, RingMembership::Live, 100).await;
+    let found = members.unwrap().snapshot();
+    assert!(found.get(&record.id).is_some());
+    until("the worker sees itself", || async {
+        let node = worker.get("/v1/node?path=/any").await.json();
+        (node["HttpServerPort"] == record.address.http_port).then_some(())
+    })
+    .await;
+
+    // The lease and the keys are lost with etcd's data: they come back by themselves.
+    let etcd = etcd.forget().await;
+    let client = EtcdClient::connect(&etcd.options()).await.unwrap();
+    until("the live key is there again", || value(&client, &live)).await;
+    until("the registered key too", || value(&client, &registered)).await;
+
+    worker.worker.shutdown().await;
+    assert_eq!(value(&client, &live).await, None);
+    assert_eq!(value(&client, &registered).await, Some(record));
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_not_there_is_named() {
+    let files = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = setup(&files, "127.0.0.1:1").config(&folder);
+    let error = Worker::start(&config).await.unwrap_err();
+    assert!(matches!(error, WorkerError::Membership(_)), "{error:?}");
+    assert!(error.to_string().contains("cannot join the cluster"));
+}
+
+#[tokio::test]
+async fn a_taken_port_and_a_taken_directory_are_named() {
+    let files = tempfile::tempdir().unwrap();
+    let worker = Setup::local(&files).start().await;
+    let mut same_port = worker.config.clone();
+    same_port.worker.listen = worker.worker.address();
+    same_port.worker.page_store.directory = worker.folder.path().join("other");
+    let error = Worker::start(&same_port).await.unwrap_err();
+    assert!(matches!(error, WorkerError::Listen { .. }), "{error}");
+    let error = Worker::start(&worker.config).await.unwrap_err();
+    assert!(
+        matches!(error, WorkerError::PageStoreInUse { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("a directory of its own"));
+}
