@@ -283,9 +283,9 @@ pub enum RingMembership {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReadaheadSpec {
-    /// The largest window of one open file.
+    /// The largest window of one open file; 0 turns read-ahead off.
     #[serde(default = "default_readahead_window")]
-    #[schemars(extend("x-kubernetes-validations" = rules::positive_bytes()))]
+    #[schemars(extend("x-kubernetes-validations" = rules::bytes()))]
     pub max_window: ByteQuantity,
 }
 

@@ -144,6 +144,15 @@ pub(crate) fn positive_bytes() -> Value {
     )])
 }
 
+/// Numbers of bytes that may be 0.
+pub(crate) fn bytes() -> Value {
+    json!([rule(
+        "string(self).matches('^[0-9]+(Ki|Mi|Gi|Ti)?$')",
+        "must be a number of bytes: an integer, or one with the unit Ki, Mi, Gi or Ti, such as \
+         64Mi (not 64MB)",
+    )])
+}
+
 /// `spec.client.virtualNodesPerWorker`.
 pub(crate) fn virtual_nodes() -> Value {
     json!([rule(

@@ -112,6 +112,11 @@ impl WorkerError {
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+
+    /// Whether a submit that ended so may have met a job of the same path that runs already.
+    pub fn may_mean_running(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Refused { code: 409, .. })
+    }
 }
 
 impl WorkerApi {
@@ -295,12 +300,79 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A worker that answers one request with these bytes and closes.
+    async fn a_worker_that_says(answer: &'static [u8]) -> WorkerEndpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            stream.write_all(answer).await.unwrap();
+        });
+        WorkerEndpoint::new("127.0.0.1", port)
+    }
+
+    async fn submitted_to(worker: &WorkerEndpoint) -> WorkerError {
+        // Another test of this process may have been first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let api = WorkerApi::new().unwrap();
+        let path = UfsUri::parse("s3://b/p").unwrap();
+        api.submit(worker, &path, &LoadOptions::default())
+            .await
+            .unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_empty_close_is_not_taken_for_a_dead_worker() {
+        let error = submitted_to(&a_worker_that_says(b"").await).await;
+        assert!(matches!(error, WorkerError::Closed { .. }), "{error:?}");
+        assert!(error.may_mean_running() && !error.is_unreachable());
+    }
+
+    #[tokio::test]
+    async fn a_conflict_may_mean_that_the_job_runs() {
+        let answer =
+            b"HTTP/1.1 409 Conflict\r\ncontent-length: 27\r\n\r\n{\"message\":\"runs already\"}\n";
+        let error = submitted_to(&a_worker_that_says(answer).await).await;
+        assert!(error.may_mean_running(), "{error:?}");
+        assert!(
+            error.to_string().contains("runs already (HTTP 409)"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_unreachable() {
+        // Port 1 on loopback refuses at once.
+        let error = submitted_to(&WorkerEndpoint::new("127.0.0.1", 1)).await;
+        assert!(error.is_unreachable(), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_does_not_exist_is_refused_in_the_workers_words() {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 49\r\n\r\n{\"success\":false,\"jobId\":\"NONE\",\"message\":\"none\"}";
+        let error = submitted_to(&a_worker_that_says(answer).await).await;
+        assert!(
+            matches!(&error, WorkerError::Refused { message, .. } if message == "none"),
+            "{error:?}"
+        );
+    }
 
     #[test]
     fn a_workers_own_words_are_taken_from_its_json() {
         assert_eq!(
-            message_of(br#"{"message":"no such bucket"}"#),
+            message_of(br#"{"error":"NotFound","message":"no such bucket"}"#),
             "no such bucket"
         );
         assert_eq!(message_of(br#"{"error":"denied","x":1}"#), "denied");

@@ -236,7 +236,7 @@ fn workers(observed: &Observed) -> Verdict {
                 survey.silent()
             ),
         ),
-        Members::Known(_) => Verdict::holds("AllLive", format!("all {live} workers answer")),
+        Members::Known(_) => Verdict::holds("AllLive", format!("every worker answers ({live})")),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Step 3: take the next step at a worker.
 //!
-//! Submitting is idempotent: the open-source worker closes the connection when a job for the path
-//! exists (and resumes a stopped one), so after an empty close the job itself is asked for.
+//! Submitting is idempotent: when a job for the path exists, the embedded worker answers 409 and
+//! the open-source worker closes the connection (and resumes a stopped job), so after either the
+//! job itself is asked for.
 
 use alluxio_config::Config;
 use alluxio_wire::{LoadCounts, LoadOptions, LoadState, UfsUri};
@@ -92,14 +93,10 @@ async fn submit_one(
     options: &LoadOptions,
 ) -> Result<(), WorkerError> {
     match api.submit(worker, path, options).await {
-        Err(WorkerError::Closed { worker }) => {
-            let answer = api.progress(&worker, path).await?;
-            let exists = matches!(answer.state, LoadState::Running | LoadState::Verifying);
-            if exists {
-                Ok(())
-            } else {
-                Err(WorkerError::Closed { worker })
-            }
+        Err(error) if error.may_mean_running() => {
+            let answer = api.progress(worker, path).await?;
+            let runs = matches!(answer.state, LoadState::Running | LoadState::Verifying);
+            if runs { Ok(()) } else { Err(error) }
         }
         other => other,
     }
@@ -184,8 +181,8 @@ async fn stop_at(
 ) -> Result<(), WorkerError> {
     for path in paths {
         match api.stop(worker, path).await {
-            // The open-source worker's "there is no such job".
-            Ok(()) | Err(WorkerError::Closed { .. }) => {}
+            // Closed or 404: "there is no such job", by the open-source and the embedded worker.
+            Ok(()) | Err(WorkerError::Closed { .. } | WorkerError::Refused { code: 404, .. }) => {}
             Err(error) => return Err(error),
         }
     }

@@ -93,7 +93,7 @@ const CASES: &[Case] = &[
     ),
     (
         |s| s["client"] = json!({"readahead": {"maxWindow": "-1"}}),
-        "positive number of bytes",
+        "must be a number of bytes",
     ),
     (
         |s| s["client"] = json!({"fallback": {"policy": "Sometimes"}}),

@@ -85,15 +85,16 @@ fn same_source(wanted: &PersistentVolume, found: &PersistentVolume) -> bool {
         && same_attributes(wanted_csi, found_csi)
 }
 
-/// The configuration is compared by meaning: another release may write the same one differently,
-/// and must not replace every volume for that.
+/// The configuration is compared by meaning, and only what a mount reads of it: another release may
+/// write the same one differently, and must not replace every volume for that.
 fn same_attributes(wanted: &CSIPersistentVolumeSource, found: &CSIPersistentVolumeSource) -> bool {
     let attribute = |source: &CSIPersistentVolumeSource, name: &str| {
         source.volume_attributes.as_ref()?.get(name).cloned()
     };
     let config = |source| {
         let text = attribute(source, names::ATTRIBUTE_CONFIG)?;
-        Config::from_yaml(&text).ok()
+        let config = Config::from_yaml(&text).ok()?;
+        Some((config.ufs, config.cluster, config.client, config.logging))
     };
     let same = |name| attribute(wanted, name) == attribute(found, name);
     config(wanted) == config(found)
