@@ -17,7 +17,7 @@ use crate::support::{
 const FILES: usize = 30;
 
 /// Workers of one static list, started in its order.
-async fn cluster(server: &S3Server, started: usize, listed: usize) -> Vec<TestWorker> {
+pub(crate) async fn cluster(server: &S3Server, started: usize, listed: usize) -> Vec<TestWorker> {
     let ports: Vec<u16> = (0..listed).map(|_| free_port()).collect();
     let names: Vec<String> = ports.iter().map(|p| format!("'127.0.0.1:{p}'")).collect();
     let mut workers = Vec::new();
@@ -31,7 +31,7 @@ async fn cluster(server: &S3Server, started: usize, listed: usize) -> Vec<TestWo
 }
 
 /// Files of one and of two pages; returns how many pages and bytes they have.
-fn put_files(server: &S3Server) -> (usize, u64) {
+pub(crate) fn put_files(server: &S3Server) -> (usize, u64) {
     let (mut pages, mut bytes) = (0, 0);
     for number in 0..FILES {
         let length = if number % 3 == 0 { PAGE + 10 } else { 1000 };

@@ -14,6 +14,7 @@
 #[path = "../../../alluxio-ufs/tests/support/s3.rs"]
 mod s3;
 
+mod clients;
 mod etcd;
 mod loads;
 mod pages;
