@@ -1,7 +1,7 @@
 //! The metrics endpoint: `/metrics` in Prometheus' text format, `/healthz`, `/readyz`.
 //!
 //! Where the numbers come from is a [`MetricsSource`]: some registries, or an async function that
-//! makes the text (an agent asks other processes for theirs and joins them with [`merge`]).
+//! makes the text (an agent asks other processes for theirs and joins them with [`merge()`]).
 
 mod merge;
 
