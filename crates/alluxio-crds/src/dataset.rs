@@ -106,7 +106,7 @@ pub struct UfsSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct S3Spec {
-    /// http(s)://host[:port]; AWS when left out.
+    /// Such as `https://minio.storage:9000`; AWS when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512), extend("x-kubernetes-validations" = rules::s3_endpoint()))]
     pub endpoint: Option<String>,
@@ -114,7 +114,8 @@ pub struct S3Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
-    /// Path (http://host/bucket/key) works with every server; Virtual is http://bucket.host/key.
+    /// Path is `http://host/bucket/key` and works with every server; Virtual is
+    /// `http://bucket.host/key`.
     #[serde(default)]
     pub addressing_style: AddressingStyle,
 }

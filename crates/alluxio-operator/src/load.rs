@@ -1,5 +1,5 @@
-//! One load, reconciled: [`observe`] its dataset and workers, [`plan`] the next step, [`apply`] it
-//! at a worker, and say so in the [`status`].
+//! One load, reconciled: `observe` its dataset, `plan` the next step, `apply` it at a worker, and
+//! say so in the `status`.
 //!
 //! A load is submitted once and then only asked about. After a failure it is submitted again, at
 //! growing intervals, up to its backoffLimit. Deleting it stops its jobs.
@@ -68,10 +68,10 @@ pub async fn reconcile(load: Arc<AlluxioDataLoad>, context: Arc<Context>) -> Res
 }
 
 /// The pipeline:
-/// 1. [`observe::observe`] reads the dataset;
-/// 2. [`plan::plan`] decides the next step, purely;
-/// 3. [`apply::apply`] takes it at a worker;
-/// 4. [`status::status`] folds what happened into the status, [`status::write`] patches once.
+/// 1. `observe::observe` reads the dataset;
+/// 2. `plan::plan` decides the next step, purely;
+/// 3. `apply::apply` takes it at a worker;
+/// 4. `status::status` folds what happened into the status, `status::write` patches once.
 async fn reconcile_living(load: &AlluxioDataLoad, context: &Context) -> Result<Action, Error> {
     if load.state().is_final() {
         return Ok(Action::await_change());
