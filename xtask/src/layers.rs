@@ -62,25 +62,15 @@ const GRAPH: &[Row] = &[
         &["alluxio-crds", "alluxio-config", "alluxio-telemetry"],
     ),
     ("alluxio-cli", &["*"]),
-    ("alluxio-testkit", &["alluxio-wire", "alluxio-crds"]),
     ("e2e", &["*"]),
     ("xtask", &["alluxio-crds"]),
 ];
-
-/// What every crate may use in its tests, beside its row.
-const TEST_HELPER: &str = "alluxio-testkit";
 
 /// Heavy outside crates and the only homes of each: the core knows neither Kubernetes nor gRPC.
 const HOMES: &[Row] = &[
     (
         "kube",
-        &[
-            "alluxio-crds",
-            "alluxio-operator",
-            "alluxio-cli",
-            "alluxio-testkit",
-            "e2e",
-        ],
+        &["alluxio-crds", "alluxio-operator", "alluxio-cli", "e2e"],
     ),
     ("tonic", &["alluxio-csi", "alluxio-etcd"]),
     ("opendal", &["alluxio-ufs", "e2e"]),
@@ -157,8 +147,7 @@ fn violations(crates: &BTreeSet<String>, edges: &[Edge]) -> Vec<String> {
         } = edge;
         if crates.contains(to) {
             let row = rows.get(from.as_str()).copied().unwrap_or_default();
-            let is_helper = *is_for_tests && to == TEST_HELPER;
-            if !is_helper && !row.contains(&"*") && !row.contains(&to.as_str()) {
+            if !row.contains(&"*") && !row.contains(&to.as_str()) {
                 wrong.push(format!(
                     "{from} -> {to}: not in its row; go through a crate that is"
                 ));
@@ -203,18 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn edges_of_the_table_pass_and_tests_may_use_the_helper() {
+    fn edges_of_the_table_pass() {
         let edges = [
             edge("alluxio-csi", "alluxio-config", false),
-            edge("alluxio-client", TEST_HELPER, true),
             edge("alluxio-cli", "alluxio-fuse", false),
             edge("alluxio-wire", "serde", false),
         ];
         assert_eq!(violations(&all(), &edges), Vec::<String>::new());
-        assert_eq!(
-            violations(&all(), &[edge("alluxio-client", TEST_HELPER, false)]).len(),
-            1
-        );
     }
 
     #[test]

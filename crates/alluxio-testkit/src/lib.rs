@@ -1,1 +1,0 @@
-//! Sample objects and fault servers for tests.
