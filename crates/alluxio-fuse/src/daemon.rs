@@ -1,0 +1,256 @@
+//! The daemon: an unprivileged process that serves one mount.
+//!
+//! It is started with one descriptor, number 3, over which it gets all the rest: the connection to
+//! the kernel, what its predecessors left, and the configuration. It reports once, ready or failed,
+//! and then serves until the mount is gone, whatever becomes of its supervisor. A bug must end it at
+//! once, for then a successor answers what it held; so a panic in any thread aborts the process.
+
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use alluxio_client::ErrorKind;
+use alluxio_config::{Config, ConfigError};
+
+use crate::client_tree::ClientTree;
+use crate::fs::FileSystem;
+use crate::handover::{Handover, HandoverFds, Report};
+use crate::inodes::Inodes;
+use crate::journal::Journal;
+use crate::metrics::{self, Metrics};
+use crate::session::Session;
+use crate::sys;
+use crate::tree::{Tree, TreeError};
+
+/// How long the client may take to connect, and then how long the root's status may take. Both have
+/// shorter limits of their own below; this is for the one that was forgotten.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the root's listing may take before the mount is believed without it: a bucket with
+/// millions of keys at its root is listed for minutes, and answers all the while.
+const LISTING_LIMIT: Duration = Duration::from_secs(15);
+
+/// Why a daemon ended other than by its mount's end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// No connection was handed over.
+    #[error(
+        "no mount was handed over on descriptor 3: {0}; a daemon is started by `alluxio-dataset \
+         mount` or by the mounter, not by hand"
+    )]
+    Handover(#[source] io::Error),
+    /// What predecessors left cannot be used.
+    #[error("cannot take over the mount: {0}")]
+    TakeOver(#[source] io::Error),
+    /// The tree below the mount could not be reached.
+    #[error("{0}")]
+    Tree(#[from] TreeError),
+    /// Metrics could not be made.
+    #[error("cannot count requests: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The connection to the kernel failed.
+    #[error("the connection to the kernel failed: {0}")]
+    Session(#[source] io::Error),
+}
+
+/// A daemon that has its connection, and serves nothing yet.
+pub struct Daemon {
+    control: OwnedFd,
+    handover: Handover,
+    fds: HandoverFds,
+    config_yaml: String,
+}
+
+/// Serves the mount that is handed over on a descriptor, until it ends. The process should end then.
+///
+/// It blocks, and has an asynchronous runtime of its own: call it from any thread.
+pub fn run(control_fd: RawFd) -> Result<(), DaemonError> {
+    Daemon::receive(control_fd)?.run()
+}
+
+impl Daemon {
+    /// Receives the hand-over on a descriptor that nothing else in this process owns.
+    pub fn receive(control_fd: RawFd) -> Result<Self, DaemonError> {
+        let control = sys::adopt(control_fd).map_err(DaemonError::Handover)?;
+        // Seen in `ps`: the program was started through a descriptor, so it is named like a number.
+        let _unnamed = std::fs::write("/proc/self/comm", "alluxio-mount");
+        // The daemons of other datasets run as the same user, and this one is about to learn secrets.
+        sys::hide_memory().map_err(DaemonError::Handover)?;
+        let (handover, fds) = Handover::receive(control.as_fd()).map_err(DaemonError::Handover)?;
+        let config_yaml = read_config(&fds.config).map_err(DaemonError::Handover)?;
+        Ok(Self {
+            control,
+            handover,
+            fds,
+            config_yaml,
+        })
+    }
+
+    /// The client's configuration, for a caller that sets up its log by it.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        Config::from_yaml(&self.config_yaml)
+    }
+
+    /// Serves the tree that the configuration names, until the mount ends.
+    pub fn run(self) -> Result<(), DaemonError> {
+        self.serve(|config_yaml| async move { ClientTree::connect(&config_yaml).await })
+    }
+
+    /// Serves a tree, until the mount ends. The process should end then: its threads may still wait.
+    pub fn serve<T, C, F>(self, connect: C) -> Result<(), DaemonError>
+    where
+        T: Tree,
+        C: FnOnce(String) -> F + Send,
+        F: Future<Output = Result<T, TreeError>> + Send,
+    {
+        abort_on_panic();
+        // A thread of its own has no runtime around it, whatever the caller has.
+        let served = thread::scope(|scope| scope.spawn(|| self.serve_here(connect)).join());
+        served.unwrap_or_else(|_| Err(DaemonError::Session(io::Error::other("panic"))))
+    }
+
+    fn serve_here<T, C, F>(self, connect: C) -> Result<(), DaemonError>
+    where
+        T: Tree,
+        C: FnOnce(String) -> F,
+        F: Future<Output = Result<T, TreeError>>,
+    {
+        let control = self.control.try_clone().map_err(DaemonError::Handover)?;
+        let served = self.prepare(connect).and_then(|prepared| {
+            // A supervisor that died meanwhile does not matter.
+            let _unheard = Report::Ready.send(control.as_fd());
+            prepared.run()
+        });
+        if let Err(error) = &served {
+            tracing::error!(%error, "the daemon ends");
+            let _unheard = Report::failed(&error.to_string()).send(control.as_fd());
+        }
+        served
+    }
+
+    /// All that must succeed before the daemon is ready.
+    fn prepare<T, C, F>(self, connect: C) -> Result<Prepared<T>, DaemonError>
+    where
+        T: Tree,
+        C: FnOnce(String) -> F,
+        F: Future<Output = Result<T, TreeError>>,
+    {
+        let Handover {
+            generation,
+            slots,
+            options,
+            ..
+        } = self.handover;
+        let (journal, left) =
+            Journal::open(self.fds.journal.as_fd(), slots).map_err(DaemonError::TakeOver)?;
+        let inodes = Inodes::load(self.fds.inode_log).map_err(DaemonError::TakeOver)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("serve")
+            .enable_all()
+            .build()
+            .map_err(DaemonError::TakeOver)?;
+        let tree = runtime.block_on(reach(connect(self.config_yaml), generation))?;
+        tracing::info!(generation, left_requests = left.len(), "serving");
+        let metrics_socket = options.metrics_socket.clone();
+        let session = Arc::new(Session {
+            device: File::from(self.fds.device),
+            journal,
+            fs: FileSystem::new(tree, inodes, options),
+            metrics: Metrics::new(generation)?,
+            runtime: runtime.handle().clone(),
+        });
+        if let Some(socket) = metrics_socket {
+            let counted = Arc::clone(&session);
+            let text = move || metrics_text(&counted);
+            // A mount without metrics is better than none.
+            if let Err(error) = metrics::serve(&socket, text) {
+                tracing::warn!(socket = %socket.display(), %error, "no metrics of this mount");
+            }
+        }
+        Ok(Prepared {
+            session,
+            left,
+            runtime,
+        })
+    }
+}
+
+/// A daemon that can serve.
+struct Prepared<T: Tree> {
+    session: Arc<Session<T>>,
+    left: Vec<crate::journal::Slot>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl<T: Tree> Prepared<T> {
+    fn run(self) -> Result<(), DaemonError> {
+        let ended = self.session.run(self.left).map_err(DaemonError::Session);
+        // Nobody waits for what is still under way.
+        self.runtime.shutdown_background();
+        ended
+    }
+}
+
+/// Connects the tree. The first daemon of a mount also looks at the root, so that a wrong bucket or
+/// key is told to whoever mounts. A successor does not: its readers should wait no longer than they
+/// must, and what is broken now worked when the mount was made.
+async fn reach<T: Tree>(
+    connect: impl Future<Output = Result<T, TreeError>>,
+    generation: u32,
+) -> Result<T, TreeError> {
+    let tree = limit("connect the client", CONNECT_LIMIT, connect).await??;
+    if generation == 0 {
+        let root = limit("look at the root", CONNECT_LIMIT, tree.status("")).await??;
+        if !root.is_directory() {
+            return Err(TreeError {
+                kind: ErrorKind::NotDirectory,
+                message: format!("{} is a file; mount the folder it is in", root.ufs_uri),
+            });
+        }
+        match limit("list the root", LISTING_LIMIT, tree.list("")).await {
+            Ok(listing) => drop(listing?),
+            Err(slow) => tracing::warn!(%slow, "mounting all the same"),
+        }
+    }
+    Ok(tree)
+}
+
+async fn limit<A>(
+    what: &str,
+    limit: Duration,
+    question: impl Future<Output = A>,
+) -> Result<A, TreeError> {
+    let answer = tokio::time::timeout(limit, question).await;
+    answer.map_err(|_| TreeError {
+        kind: ErrorKind::TimedOut,
+        message: format!("cannot {what} within {} seconds", limit.as_secs()),
+    })
+}
+
+fn read_config(config: &OwnedFd) -> io::Result<String> {
+    let config = File::from(config.try_clone()?);
+    let length = usize::try_from(config.metadata()?.len()).map_err(io::Error::other)?;
+    let mut yaml = vec![0; length];
+    config.read_exact_at(&mut yaml, 0)?;
+    String::from_utf8(yaml).map_err(|_| io::Error::other("configuration is not text"))
+}
+
+fn metrics_text<T: Tree>(session: &Session<T>) -> String {
+    let mut families = session.metrics.gather();
+    families.extend(session.fs.tree().metric_families());
+    metrics::encode(&families)
+}
+
+/// Lets a panic in any thread end the process, after the usual words.
+fn abort_on_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
+}

@@ -1,0 +1,376 @@
+//! The operations of the mount: each translates one request to the tree, and its answer back.
+//!
+//! What the kernel may keep, and for how long:
+//! - Attributes and names for the configuration's metadata TTL, "no such name" for a second.
+//! - Pages of a file from one open to the next while the version is the same. An open that finds
+//!   another version lets the kernel drop its pages, and first its attributes, so that no reader
+//!   sees the new bytes cut at the old length.
+//! - A listing is fixed when a directory is opened; places in it are indexes.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluxio_wire::{FileKind, FileStatus};
+use bytes::Bytes;
+
+use crate::errno::{Errno, deserves_a_warning, errno};
+use crate::handles::{Handles, is_of_version};
+use crate::inodes::{Fingerprint, Inodes};
+use crate::options::MountOptions;
+use crate::protocol::{
+    self, Attributes, DirectoryPacker, EntryKind, NAME_MAX_BYTES, OpenFlags, Operation, Range,
+    Request,
+};
+use crate::tree::{Tree, TreeError, TreeFile};
+use crate::xattrs::{self, Attribute, Sized};
+
+/// How long the kernel may remember that a name does not exist. Programs probe for optional files
+/// again and again, but one that has just been written should be seen soon.
+const NEGATIVE_TTL: Duration = Duration::from_secs(1);
+
+/// Places of `.` and `..` in a listing; the entries follow.
+const DOTS: u64 = 2;
+
+/// The mounted tree.
+pub(crate) struct FileSystem<T: Tree> {
+    tree: T,
+    inodes: Inodes,
+    files: Handles<T::File>,
+    directories: Handles<Arc<Vec<FileStatus>>>,
+    options: MountOptions,
+    ttl: Duration,
+}
+
+/// The answer to a request.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Reply {
+    /// What follows the header.
+    pub(crate) body: Body,
+    /// An inode whose attributes the kernel must ask for again, before it gets this answer.
+    pub(crate) stale_attributes: Option<u64>,
+}
+
+/// What follows an answer's header.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Body {
+    /// A structure of the protocol.
+    Bytes(Vec<u8>),
+    /// File content, as the cache holds it.
+    Chunks(Vec<Bytes>),
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self {
+            body: Body::Bytes(bytes),
+            stale_attributes: None,
+        }
+    }
+}
+
+/// How READDIR and READDIRPLUS differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Names,
+    Attributes,
+}
+
+impl<T: Tree> FileSystem<T> {
+    /// The file system over a tree, with the inodes that predecessors gave out.
+    pub(crate) fn new(tree: T, inodes: Inodes, options: MountOptions) -> Self {
+        Self {
+            ttl: tree.metadata_ttl(),
+            tree,
+            inodes,
+            files: Handles::new(),
+            directories: Handles::new(),
+            options,
+        }
+    }
+
+    /// The tree below.
+    pub(crate) fn tree(&self) -> &T {
+        &self.tree
+    }
+
+    /// Serves one request that wants an answer.
+    pub(crate) async fn serve(&self, request: Request) -> Result<Reply, Errno> {
+        let inode = request.inode;
+        match request.operation {
+            Operation::Lookup { name } => self.lookup(inode, &name).await,
+            Operation::Getattr => self.getattr(inode).await,
+            Operation::Open { flags } => self.open(inode, flags).await,
+            Operation::Read(range) => self.read(inode, range).await,
+            Operation::Release { handle } => {
+                self.files.remove(inode, handle);
+                Ok(Vec::new().into())
+            }
+            Operation::Opendir => self.opendir(inode).await,
+            Operation::Readdir(range) => self.readdir(inode, range, Detail::Names).await,
+            Operation::Readdirplus(range) => self.readdir(inode, range, Detail::Attributes).await,
+            Operation::Releasedir { handle } => {
+                self.directories.remove(inode, handle);
+                Ok(Vec::new().into())
+            }
+            Operation::Statfs => Ok(protocol::statfs().into()),
+            Operation::Getxattr { name, size } => self.getxattr(inode, &name, size).await,
+            Operation::Listxattr { size } => self.listxattr(inode, size).await,
+            Operation::Destroy => Ok(Vec::new().into()),
+            Operation::Change => Err(libc::EROFS),
+            // Nothing is written, so there is nothing to flush. And a READ is not given up on a
+            // signal: its time is bounded below, and most signals are not the reader's end, but
+            // EINTR would reach it all the same. ENOSYS makes the kernel stop asking.
+            Operation::Flush | Operation::Interrupt | Operation::Unsupported { .. } => {
+                Err(libc::ENOSYS)
+            }
+            // The supervisor has answered INIT, and the rest wants no answer.
+            Operation::Init { .. } | Operation::Forget | Operation::NotifyReply => Err(libc::EIO),
+        }
+    }
+
+    async fn lookup(&self, parent: u64, name: &[u8]) -> Result<Reply, Errno> {
+        // Names of the tree are text.
+        let name = std::str::from_utf8(name).ok().filter(|name| is_entry(name));
+        let Some(name) = name else {
+            return Ok(protocol::negative_entry(NEGATIVE_TTL).into());
+        };
+        let path = join(&self.path(parent)?, name);
+        let status = match self.ask("look up", &path, self.tree.status(&path)).await {
+            Err(libc::ENOENT) => return Ok(protocol::negative_entry(NEGATIVE_TTL).into()),
+            answer => answer?,
+        };
+        let attributes = self.tell(self.intern(parent, name)?, &status);
+        Ok(protocol::entry(&attributes, self.ttl).into())
+    }
+
+    async fn getattr(&self, inode: u64) -> Result<Reply, Errno> {
+        let status = self.status(inode).await?;
+        let attributes = self.tell(inode, &status);
+        Ok(protocol::attributes(&attributes, self.ttl).into())
+    }
+
+    async fn open(&self, inode: u64, flags: u32) -> Result<Reply, Errno> {
+        if flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
+            return Err(libc::EROFS);
+        }
+        let path = self.path(inode)?;
+        let file = self.ask("open", &path, self.tree.open(&path)).await?;
+        let version = Fingerprint::of(file.status());
+        let flags = OpenFlags {
+            keep_cache: self.inodes.open(inode, version),
+        };
+        let is_stale = !self.inodes.was_told(inode, version);
+        let handle = self.files.add(inode, version.bits(), file);
+        Ok(Reply {
+            body: Body::Bytes(protocol::opened(handle, flags)),
+            stale_attributes: is_stale.then_some(inode),
+        })
+    }
+
+    async fn read(&self, inode: u64, range: Range) -> Result<Reply, Errno> {
+        let file = match self.files.get(inode, range.handle) {
+            Some(file) => file,
+            None => self.reopen(inode, range.handle).await?,
+        };
+        let bytes = file.read_at(range.offset, range.size).await;
+        let chunks = bytes.map_err(|error| {
+            let path = self.inodes.path(inode).unwrap_or_default();
+            report("read", &path, &error)
+        })?;
+        Ok(Reply {
+            body: Body::Chunks(chunks),
+            stale_attributes: None,
+        })
+    }
+
+    /// Opens a file again that a predecessor opened, at the version it had then.
+    async fn reopen(&self, inode: u64, handle: u64) -> Result<Arc<T::File>, Errno> {
+        let path = self.path(inode)?;
+        let file = self.ask("open again", &path, self.tree.open(&path)).await?;
+        if !is_of_version(handle, Fingerprint::of(file.status()).bits()) {
+            tracing::warn!(path, "the file was replaced while it was open");
+            return Err(libc::ESTALE);
+        }
+        Ok(self.files.restore(inode, handle, file))
+    }
+
+    async fn opendir(&self, inode: u64) -> Result<Reply, Errno> {
+        let listing = self.list(inode).await?;
+        let handle = self.directories.add(inode, 0, listing);
+        Ok(protocol::opened(handle, OpenFlags { keep_cache: false }).into())
+    }
+
+    async fn readdir(&self, inode: u64, range: Range, detail: Detail) -> Result<Reply, Errno> {
+        let listing = if let Some(listing) = self.directories.get(inode, range.handle) {
+            listing
+        } else {
+            // A predecessor opened it.
+            let listing = self.list(inode).await?;
+            self.directories.restore(inode, range.handle, listing)
+        };
+        self.pack(inode, &listing, range, detail).map(Reply::from)
+    }
+
+    /// As many entries as fit, from the place that the kernel asks for.
+    fn pack(
+        &self,
+        inode: u64,
+        listing: &[FileStatus],
+        range: Range,
+        detail: Detail,
+    ) -> Result<Vec<u8>, Errno> {
+        let mut packer = DirectoryPacker::new(range.size);
+        let dots = [(".", inode), ("..", self.inodes.parent(inode))];
+        for (place, (name, number)) in (0..DOTS).zip(dots).skip_while(|(p, _)| *p < range.offset) {
+            let fits = match detail {
+                Detail::Names => packer.plain(number, EntryKind::Directory, place + 1, name),
+                Detail::Attributes => packer.plus_dots(number, place + 1, name),
+            };
+            if !fits {
+                return Ok(packer.finish());
+            }
+        }
+        let first = usize::try_from(range.offset.saturating_sub(DOTS)).map_err(|_| libc::EINVAL)?;
+        for (place, status) in (DOTS..).zip(listing).skip(first) {
+            // A store may have names that no file system can show.
+            if !is_entry(&status.name) {
+                continue;
+            }
+            let number = self.intern(inode, &status.name)?;
+            let fits = match detail {
+                Detail::Names => packer.plain(number, entry_kind(status), place + 1, &status.name),
+                Detail::Attributes => {
+                    let attributes = self.attributes(number, status);
+                    packer.plus(&attributes, self.ttl, place + 1, &status.name)
+                }
+            };
+            if !fits {
+                break;
+            }
+            if detail == Detail::Attributes {
+                self.inodes.tell(number, Fingerprint::of(status));
+            }
+        }
+        Ok(packer.finish())
+    }
+
+    async fn getxattr(&self, inode: u64, name: &[u8], room: u32) -> Result<Reply, Errno> {
+        // `ls` and every exec ask for attributes of others: no question to the tree for those.
+        let attribute = Attribute::of_name(name).ok_or(libc::ENODATA)?;
+        let status = self.status(inode).await?;
+        if status.is_directory() {
+            return Err(libc::ENODATA);
+        }
+        let placement = self.tree.placement(&self.path(inode)?, &status).await;
+        let value = attribute.value(&status, &placement).ok_or(libc::ENODATA)?;
+        xattrs::sized(value.into_bytes(), room).map(xattr_reply)
+    }
+
+    async fn listxattr(&self, inode: u64, room: u32) -> Result<Reply, Errno> {
+        let status = self.status(inode).await?;
+        let names = if status.is_directory() {
+            Vec::new()
+        } else {
+            xattrs::names(&self.tree.placement(&self.path(inode)?, &status).await)
+        };
+        xattrs::sized(names, room).map(xattr_reply)
+    }
+
+    async fn status(&self, inode: u64) -> Result<Arc<FileStatus>, Errno> {
+        let path = self.path(inode)?;
+        self.ask("stat", &path, self.tree.status(&path)).await
+    }
+
+    async fn list(&self, inode: u64) -> Result<Arc<Vec<FileStatus>>, Errno> {
+        let path = self.path(inode)?;
+        self.ask("list", &path, self.tree.list(&path)).await
+    }
+
+    /// Asks the tree, and turns its failure into an errno with a line in the log.
+    async fn ask<A>(
+        &self,
+        operation: &str,
+        path: &str,
+        question: impl Future<Output = Result<A, TreeError>>,
+    ) -> Result<A, Errno> {
+        question
+            .await
+            .map_err(|error| report(operation, path, &error))
+    }
+
+    fn path(&self, inode: u64) -> Result<String, Errno> {
+        self.inodes.path(inode).ok_or(libc::ESTALE)
+    }
+
+    fn intern(&self, parent: u64, name: &str) -> Result<u64, Errno> {
+        self.inodes.intern(parent, name).map_err(|error| {
+            tracing::error!(name, %error, "cannot note a new inode");
+            error.raw_os_error().unwrap_or(libc::EIO)
+        })
+    }
+
+    /// The attributes of an inode, which the kernel is about to be told.
+    fn tell(&self, inode: u64, status: &FileStatus) -> Attributes {
+        self.inodes.tell(inode, Fingerprint::of(status));
+        self.attributes(inode, status)
+    }
+
+    fn attributes(&self, inode: u64, status: &FileStatus) -> Attributes {
+        Attributes {
+            inode,
+            kind: entry_kind(status),
+            length_bytes: status.length,
+            modified_ms: status.modified_ms,
+            mode: if status.is_directory() {
+                self.options.directory_mode
+            } else {
+                self.options.file_mode
+            },
+            uid: self.options.uid,
+            gid: self.options.gid,
+        }
+    }
+}
+
+fn entry_kind(status: &FileStatus) -> EntryKind {
+    match status.kind {
+        FileKind::File => EntryKind::File,
+        FileKind::Directory => EntryKind::Directory,
+    }
+}
+
+fn join(directory: &str, name: &str) -> String {
+    if directory.is_empty() {
+        return name.to_owned();
+    }
+    format!("{directory}/{name}")
+}
+
+/// Whether a name can be an entry of a directory.
+fn is_entry(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() <= NAME_MAX_BYTES as usize
+        && !name.bytes().any(|byte| byte == b'/' || byte == 0)
+}
+
+fn xattr_reply(answer: Sized) -> Reply {
+    match answer {
+        Sized::Size(size) => protocol::xattr_size(size).into(),
+        Sized::Value(value) => value.into(),
+    }
+}
+
+/// The errno for a failure; the log gets the story where the number hides it.
+fn report(operation: &str, path: &str, error: &TreeError) -> Errno {
+    let errno = errno(error);
+    if deserves_a_warning(errno) {
+        tracing::warn!(path, errno, %error, "cannot {operation}");
+    } else {
+        tracing::debug!(path, errno, %error, "cannot {operation}");
+    }
+    errno
+}
+
+#[cfg(test)]
+mod tests;

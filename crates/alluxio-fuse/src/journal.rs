@@ -1,0 +1,325 @@
+//! The in-flight journal: every request that was taken from the kernel and not yet answered.
+//!
+//! A daemon may die at any instruction, and no application may notice. So a request is read straight
+//! into a slot of memory that the supervisor holds too (a memfd), and the slot is emptied only after
+//! the answer was written. Whoever takes over finds what was left in the slots and answers it.
+//!
+//! Layout: a reserved page, a page with one count of attempts per slot, then slots of 8,192 bytes.
+//! A slot begins with a request's header, whose first word is its length, so:
+//!
+//! 1. the reader writes 0 there,
+//! 2. reads a request into the slot,
+//! 3. serves and answers it,
+//! 4. writes 0 again.
+//!
+//! A length other than 0 means "perhaps not answered". An answer given twice is
+//! refused by the kernel with ENOENT, which harms nobody.
+//!
+//! A request that makes the daemon die would do so for ever: its slot counts how often its serving
+//! was begun, and after a few attempts it is answered with EIO.
+#![allow(
+    unsafe_code,
+    reason = "a mapping shared with another process has no safe form in the standard library"
+)]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::protocol::REQUEST_BUFFER_BYTES;
+use crate::sys;
+
+/// Slots of a mount: requests served at one time. It equals the kernel's own limit of background
+/// requests, so read-ahead alone can fill it; with READs of 1 MiB it bounds the answers being
+/// written to 64 MiB.
+pub(crate) const SLOTS: u32 = 64;
+
+/// A page of counts is 4,096 bytes, so a journal never has more slots than this.
+const MAX_SLOTS: u32 = 1024;
+
+/// After so many daemons died while a request was in their hands, the request is taken for the
+/// cause. Small, because readers wait for each attempt; more than 1, because most are innocent.
+pub(crate) const MAX_ATTEMPTS: u32 = 5;
+
+const PAGE_BYTES: usize = 4096;
+
+/// Where the slots begin: after the reserved page and the page of counts.
+const SLOTS_OFFSET: usize = 2 * PAGE_BYTES;
+
+/// The shared memory and which slots of it are free.
+pub(crate) struct Journal {
+    base: NonNull<u8>,
+    slots: u32,
+    free: Mutex<Vec<u32>>,
+    freed: Condvar,
+}
+
+/// One slot, held by whoever serves its request.
+///
+/// Dropping it without [`Slot::answered`] leaves the request in the journal, for a successor.
+pub(crate) struct Slot {
+    journal: Arc<Journal>,
+    index: u32,
+}
+
+// SAFETY: the mapping lives as long as the journal, is not tied to a thread, and each slot's memory
+// is reached only through the one `Slot` that holds its index; counts are atomics.
+unsafe impl Send for Journal {}
+// SAFETY: as above; what is shared is behind a mutex or atomic.
+unsafe impl Sync for Journal {}
+
+/// Makes the memory of a new journal.
+pub(crate) fn create() -> io::Result<OwnedFd> {
+    let memory = sys::memfd(c"alluxio-in-flight")?;
+    let memory = File::from(memory);
+    memory.set_len(mapping_bytes(SLOTS) as u64)?;
+    let memory = OwnedFd::from(memory);
+    sys::seal_size(std::os::fd::AsFd::as_fd(&memory))?;
+    Ok(memory)
+}
+
+fn mapping_bytes(slots: u32) -> usize {
+    SLOTS_OFFSET + slots as usize * REQUEST_BUFFER_BYTES
+}
+
+impl Journal {
+    /// Maps a journal, and gives the slots that a predecessor left behind.
+    pub(crate) fn open(memory: BorrowedFd<'_>, slots: u32) -> io::Result<(Arc<Self>, Vec<Slot>)> {
+        if slots == 0 || slots > MAX_SLOTS {
+            return Err(io::Error::other(format!("journal of {slots} slots")));
+        }
+        let journal = Arc::new(Self {
+            base: map(memory, mapping_bytes(slots))?,
+            slots,
+            free: Mutex::new(Vec::new()),
+            freed: Condvar::new(),
+        });
+        let (left, free) = (0..slots).partition(|&index| journal.length(index) != 0);
+        *journal.free.lock() = free;
+        let left: Vec<u32> = left;
+        let left = left.into_iter().map(|index| Slot {
+            journal: Arc::clone(&journal),
+            index,
+        });
+        let left = left.collect();
+        Ok((journal, left))
+    }
+
+    /// A free slot; waits while there is none, which leaves further requests with the kernel.
+    pub(crate) fn take(self: &Arc<Self>) -> Slot {
+        let mut free = self.free.lock();
+        loop {
+            if let Some(index) = free.pop() {
+                let journal = Arc::clone(self);
+                return Slot { journal, index };
+            }
+            self.freed.wait(&mut free);
+        }
+    }
+
+    fn slot(&self, index: u32) -> NonNull<u8> {
+        debug_assert!(index < self.slots, "slot {index} of {}", self.slots);
+        // SAFETY: an index is below `slots`, so the slot lies inside of the mapping.
+        unsafe {
+            self.base
+                .add(SLOTS_OFFSET + index as usize * REQUEST_BUFFER_BYTES)
+        }
+    }
+
+    /// The length word of a slot.
+    fn length_word(&self, index: u32) -> &AtomicU32 {
+        // SAFETY: a slot begins at a page, so the word is aligned; it lives as long as `self`.
+        unsafe { AtomicU32::from_ptr(self.slot(index).as_ptr().cast()) }
+    }
+
+    fn length(&self, index: u32) -> u32 {
+        self.length_word(index).load(Ordering::Acquire)
+    }
+
+    /// How often the serving of a slot's request was begun by a successor.
+    fn attempts(&self, index: u32) -> &AtomicU32 {
+        debug_assert!(index < self.slots, "slot {index} of {}", self.slots);
+        // SAFETY: the page of counts has room for MAX_SLOTS words, and is aligned.
+        unsafe {
+            AtomicU32::from_ptr(
+                self.base
+                    .add(PAGE_BYTES)
+                    .cast::<u32>()
+                    .as_ptr()
+                    .add(index as usize),
+            )
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // SAFETY: base and length are those of the mapping, and no slot outlives the journal.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), mapping_bytes(self.slots)) };
+    }
+}
+
+impl Slot {
+    /// Reads the next request of the kernel into the slot.
+    ///
+    /// The kernel takes a request off its queue before it copies it out; a page that is not there
+    /// while a fatal signal is pending would lose the request. Writing to both pages brings them in.
+    pub(crate) fn receive(&mut self, mut device: &File) -> io::Result<()> {
+        self.journal
+            .length_word(self.index)
+            .store(0, Ordering::SeqCst);
+        let buffer = self.buffer();
+        buffer[PAGE_BYTES] = 0;
+        device.read(buffer).map(drop)
+    }
+
+    /// The memory that holds the request; what follows the request is left from earlier ones.
+    pub(crate) fn request(&self) -> &[u8] {
+        // SAFETY: as in `buffer`, for reading.
+        unsafe {
+            std::slice::from_raw_parts(self.journal.slot(self.index).as_ptr(), REQUEST_BUFFER_BYTES)
+        }
+    }
+
+    /// Counts an attempt to serve a request that a predecessor left; the count so far.
+    pub(crate) fn begin_attempt(&self) -> u32 {
+        let count = self.journal.attempts(self.index);
+        count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The request has its answer: empties the slot and gives it back.
+    pub(crate) fn answered(self) {
+        let Self { journal, index } = &self;
+        journal.attempts(*index).store(0, Ordering::Relaxed);
+        journal.length_word(*index).store(0, Ordering::Release);
+        journal.free.lock().push(*index);
+        journal.freed.notify_one();
+    }
+
+    fn buffer(&mut self) -> &mut [u8] {
+        // SAFETY: the slot lies inside of the mapping, this `Slot` is the only one with its index,
+        // and the supervisor, which maps nothing, never looks inside.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.journal.slot(self.index).as_ptr(),
+                REQUEST_BUFFER_BYTES,
+            )
+        }
+    }
+}
+
+/// Maps shared memory with all of its pages present.
+fn map(memory: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {
+    let held_bytes = File::from(memory.try_clone_to_owned()?).metadata()?.len();
+    if held_bytes < bytes as u64 {
+        return Err(io::Error::other(format!(
+            "journal has {held_bytes} bytes where {bytes} are needed"
+        )));
+    }
+    // SAFETY: a new mapping at an address of the kernel's choice, of a file that is large enough
+    // and whose size is sealed.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_POPULATE,
+            memory.as_raw_fd(),
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapping at address 0"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// A daemon's view of the journal, fed from a plain file in place of the kernel.
+    fn receive(slot: &mut Slot, request: &[u8]) {
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(request).unwrap();
+        io::Seek::rewind(&mut source).unwrap();
+        slot.receive(&source).unwrap();
+    }
+
+    fn request(tag: u8) -> Vec<u8> {
+        let mut bytes = vec![tag; 48];
+        bytes[..4].copy_from_slice(&48u32.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_successor_finds_what_was_not_answered() {
+        let memory = create().unwrap();
+        let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        assert!(left.is_empty());
+        let mut answered = journal.take();
+        receive(&mut answered, &request(1));
+        answered.answered();
+        let mut dropped = journal.take();
+        receive(&mut dropped, &request(2));
+        drop((dropped, journal));
+
+        let (_journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(&left[0].request()[..48], request(2));
+    }
+
+    #[test]
+    fn attempts_count_over_daemons_and_end_with_the_answer() {
+        let memory = create().unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        receive(&mut journal.take(), &request(1));
+        for attempt in 1..=3 {
+            let (_journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+            assert_eq!(left[0].begin_attempt(), attempt);
+        }
+        let (_journal, mut left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let slot = left.pop().unwrap();
+        let index = slot.index;
+        slot.answered();
+        let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        assert!(left.is_empty());
+        assert_eq!(journal.attempts(index).load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_reader_waits_for_a_slot_and_gets_the_one_given_back() {
+        let memory = create().unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), 2).unwrap();
+        let (first, _second) = (journal.take(), journal.take());
+        let index = first.index;
+        let waiter = std::thread::spawn({
+            let journal = Arc::clone(&journal);
+            move || journal.take().index
+        });
+        first.answered();
+        assert_eq!(waiter.join().unwrap(), index);
+    }
+
+    #[test]
+    fn a_journal_that_is_too_small_is_refused() {
+        let memory = sys::memfd(c"small").unwrap();
+        assert!(Journal::open(memory.as_fd(), SLOTS).is_err());
+        let memory = create().unwrap();
+        assert!(Journal::open(memory.as_fd(), 0).is_err());
+        assert!(Journal::open(memory.as_fd(), SLOTS + 1).is_err());
+    }
+}

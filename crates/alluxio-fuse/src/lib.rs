@@ -1,0 +1,46 @@
+//! The FUSE mount: a privileged supervisor and an unprivileged daemon.
+//!
+//! ```text
+//!  supervisor (root, small)                     daemon (no privilege; parses remote data)
+//!  opens /dev/fuse, mounts, answers INIT  --->  session: kernel -> slot of the journal
+//!  keeps: the connection, the journal,          fs: request -> tree -> answer
+//!  the inode log, the configuration             tree: the embedded client
+//!  starts another daemon when one dies          ends when the mount is gone
+//! ```
+//!
+//! The two meet in [`handover`](CONTROL_FD): one message, four descriptors. A daemon may die at any
+//! instruction: requests that it held lie in the journal, inode numbers that it gave lie in the log,
+//! and its successor goes on with both, so that readers see a pause and never an error. In
+//! Kubernetes the two live in different pods, with an [`agent`] between them.
+//!
+//! One read: `session` takes the request off the kernel and `protocol` decodes it; `fs::read` finds
+//! the open file in `handles`; the tree answers with pieces of cached memory; `session` writes them
+//! to the kernel as they are.
+
+mod client_tree;
+mod errno;
+mod fs;
+mod handles;
+mod handover;
+mod inodes;
+mod journal;
+mod metrics;
+mod options;
+mod protocol;
+mod session;
+mod spawner;
+mod supervisor;
+mod sys;
+mod tree;
+mod xattrs;
+
+pub mod agent;
+pub mod daemon;
+
+pub use agent::AgentSpawner;
+pub use client_tree::ClientTree;
+pub use handover::CONTROL_FD;
+pub use options::{MountOptions, MountRequest};
+pub use spawner::{DaemonProcess, DaemonSpawner, LocalSpawner};
+pub use supervisor::{Mount, MountError, unmount_abandoned};
+pub use tree::{Placement, Tree, TreeError, TreeFile};

@@ -1,0 +1,60 @@
+//! What a caller asks for: a mount point, a configuration, and how the files should look.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A mount to be made.
+#[derive(Clone)]
+pub struct MountRequest {
+    /// An existing directory.
+    pub mountpoint: PathBuf,
+    /// The client's configuration, secrets included; it travels in sealed memory.
+    pub config_yaml: String,
+    /// How the files should look.
+    pub options: MountOptions,
+}
+
+/// How the mounted files should look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountOptions {
+    /// Owner of every file and directory.
+    pub uid: u32,
+    /// Group of every file and directory.
+    pub gid: u32,
+    /// Permission bits of files.
+    pub file_mode: u32,
+    /// Permission bits of directories.
+    pub directory_mode: u32,
+    /// Whether users other than the one that mounts may look inside.
+    pub allow_other: bool,
+    /// What `mount` and `df` show as the source, such as the UFS URI.
+    pub source_name: String,
+    /// Where the daemon should offer its metrics: a unix socket, as a path that the daemon sees.
+    pub metrics_socket: Option<PathBuf>,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            uid: 0,
+            gid: 0,
+            file_mode: 0o444,
+            directory_mode: 0o555,
+            allow_other: true,
+            source_name: "alluxio-dataset".to_owned(),
+            metrics_socket: None,
+        }
+    }
+}
+
+impl fmt::Debug for MountRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MountRequest")
+            .field("mountpoint", &self.mountpoint)
+            .field("config_yaml", &"[redacted]")
+            .field("options", &self.options)
+            .finish()
+    }
+}

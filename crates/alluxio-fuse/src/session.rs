@@ -1,0 +1,241 @@
+//! The loop between the kernel and the file system.
+//!
+//! A few threads read the one descriptor, each into a slot of the journal. A request is polled once
+//! on the spot: what memory can answer (metadata that is known, pages that are cached) is answered
+//! without a change of threads, which for small reads is half of the cost. What must wait goes on in
+//! the asynchronous pool and keeps its slot until it is answered, so slots bound how much is under
+//! way, and with no slot free the kernel keeps its requests.
+//!
+//! A successor first takes the requests that its predecessor left in the journal, then new ones.
+
+use std::fs::File;
+use std::future::Future;
+use std::hint::black_box;
+use std::io::{self, IoSlice, Write};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+
+use crate::errno::Errno;
+use crate::fs::{Body, FileSystem, Reply};
+use crate::journal::{Journal, MAX_ATTEMPTS, Slot};
+use crate::metrics::Metrics;
+use crate::protocol::{self, OperationKind, Request};
+use crate::tree::Tree;
+
+/// Threads that read the descriptor: more than one so that one long answer does not hold up others,
+/// few because each is a contender for the same queue.
+const READER_THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+
+/// The kernel copies answers page by page; see [`bring_in`].
+const PAGE_BYTES: usize = 4096;
+
+/// Most parts of one writev(2) (`IOV_MAX`), the header among them.
+const MAX_PARTS: usize = 1024;
+
+/// A daemon's connection to the kernel.
+pub(crate) struct Session<T: Tree> {
+    /// The shared, blocking descriptor.
+    pub(crate) device: File,
+    /// Requests in flight.
+    pub(crate) journal: Arc<Journal>,
+    /// What answers.
+    pub(crate) fs: FileSystem<T>,
+    /// What counts.
+    pub(crate) metrics: Metrics,
+    /// Where answers that must wait go on.
+    pub(crate) runtime: Handle,
+}
+
+/// A request under way.
+struct Serving {
+    slot: Slot,
+    unique: u64,
+    operation: OperationKind,
+    begun: Instant,
+}
+
+impl<T: Tree> Session<T> {
+    /// Serves what is left and what comes, until the mount ends.
+    pub(crate) fn run(self: &Arc<Self>, left: Vec<Slot>) -> io::Result<()> {
+        self.serve_left(left);
+        let threads = thread::available_parallelism().map_or(*READER_THREADS.start(), |cores| {
+            cores
+                .get()
+                .clamp(*READER_THREADS.start(), *READER_THREADS.end())
+        });
+        let (end, ended) = mpsc::sync_channel(threads);
+        for number in 0..threads {
+            let (session, end) = (Arc::clone(self), end.clone());
+            thread::Builder::new()
+                .name(format!("reader-{number}"))
+                .spawn(move || end.send(session.read_requests()))?;
+        }
+        // All of them see the same end, the first one is enough: another may be waiting for a slot
+        // whose request nobody needs any more.
+        ended.recv().map_err(io::Error::other)?
+    }
+
+    /// Serves what a predecessor had in its hands when it died.
+    fn serve_left(self: &Arc<Self>, left: Vec<Slot>) {
+        let _context = self.runtime.enter();
+        for slot in left {
+            let attempt = slot.begin_attempt();
+            if attempt > MAX_ATTEMPTS {
+                tracing::error!(attempt, "a request outlived its daemons too often: EIO");
+                self.refuse(slot, libc::EIO);
+            } else {
+                self.dispatch(slot);
+            }
+        }
+    }
+
+    fn read_requests(self: &Arc<Self>) -> io::Result<()> {
+        let _context = self.runtime.enter();
+        loop {
+            let mut slot = self.journal.take();
+            if !self.receive(&mut slot)? {
+                return Ok(());
+            }
+            self.dispatch(slot);
+        }
+    }
+
+    /// Waits for the next request; false when the mount is gone.
+    fn receive(&self, slot: &mut Slot) -> io::Result<bool> {
+        loop {
+            let Err(error) = slot.receive(&self.device) else {
+                return Ok(true);
+            };
+            match error.raw_os_error() {
+                // ENOENT: the request was given up before we had it.
+                Some(libc::EINTR | libc::EAGAIN | libc::ENOENT) => {}
+                Some(libc::ENODEV) => return Ok(false),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Serves the request in a slot, here if it need not wait.
+    fn dispatch(self: &Arc<Self>, slot: Slot) {
+        let request = match protocol::decode(slot.request()) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::error!(%error, "answering EIO");
+                return self.refuse(slot, libc::EIO);
+            }
+        };
+        if !request.operation.wants_answer() {
+            return slot.answered();
+        }
+        let serving = Serving {
+            slot,
+            unique: request.unique,
+            operation: request.operation.kind(),
+            begun: Instant::now(),
+        };
+        let mut answer = Box::pin(Arc::clone(self).answer(request));
+        match answer
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(answer) => self.finish(serving, answer),
+            Poll::Pending => {
+                let session = Arc::clone(self);
+                // Polled again at once by the pool, so nothing is lost with the first waker.
+                self.runtime.spawn(async move {
+                    let answer = answer.await;
+                    session.finish(serving, answer);
+                });
+            }
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request) -> Result<Reply, Errno> {
+        self.fs.serve(request).await
+    }
+
+    /// Answers, then empties the slot: in this order, or a death in between would lose the request.
+    fn finish(&self, serving: Serving, answer: Result<Reply, Errno>) {
+        match answer {
+            Ok(reply) => self.send_reply(serving.unique, &reply),
+            Err(errno) => self.send(serving.unique, errno, &[]),
+        }
+        serving.slot.answered();
+        self.metrics.answered(serving.operation, serving.begun);
+    }
+
+    /// Refuses a request that cannot even be understood, if it can be named.
+    fn refuse(&self, slot: Slot, errno: Errno) {
+        let unique = match protocol::decode(slot.request()) {
+            Ok(request) => request.operation.wants_answer().then_some(request.unique),
+            Err(error) => error.unique,
+        };
+        if let Some(unique) = unique {
+            self.send(unique, errno, &[]);
+        }
+        slot.answered();
+    }
+
+    fn send_reply(&self, unique: u64, reply: &Reply) {
+        if let Some(inode) = reply.stale_attributes {
+            // The kernel says ENOENT when it holds no such inode any more, which is as good.
+            let told = (&self.device).write(&protocol::invalidate_attributes(inode));
+            if let Err(error) = told
+                && error.raw_os_error() != Some(libc::ENOENT)
+            {
+                tracing::debug!(inode, %error, "cannot invalidate attributes");
+            }
+        }
+        match &reply.body {
+            Body::Bytes(bytes) => self.send(unique, 0, &[bytes]),
+            Body::Chunks(chunks) if chunks.len() < MAX_PARTS => {
+                let parts: Vec<&[u8]> = chunks.iter().map(AsRef::as_ref).collect();
+                self.send(unique, 0, &parts);
+            }
+            Body::Chunks(chunks) => self.send(unique, 0, &[&chunks.concat()]),
+        }
+    }
+
+    fn send(&self, unique: u64, errno: Errno, parts: &[&[u8]]) {
+        let Err(error) = self.write(unique, errno, parts) else {
+            return;
+        };
+        match error.raw_os_error() {
+            // Answered by a predecessor already, or given up; or the mount is gone.
+            Some(libc::ENOENT | libc::ENODEV) => {}
+            _ if errno == 0 => {
+                tracing::error!(unique, %error, "the kernel refused an answer; answering EIO");
+                self.send(unique, libc::EIO, &[]);
+            }
+            _ => tracing::error!(unique, %error, "the kernel refused an error"),
+        }
+    }
+
+    /// One answer in one writev(2), which takes a whole message or nothing.
+    fn write(&self, unique: u64, errno: Errno, parts: &[&[u8]]) -> io::Result<()> {
+        let body_bytes = parts.iter().map(|part| part.len()).sum();
+        let header = protocol::header(unique, errno, body_bytes);
+        let mut slices = Vec::with_capacity(1 + parts.len());
+        slices.push(IoSlice::new(&header));
+        for part in parts {
+            bring_in(part);
+            slices.push(IoSlice::new(part));
+        }
+        (&self.device).write_vectored(&slices).map(drop)
+    }
+}
+
+/// Touches every page of an answer.
+///
+/// The kernel takes a request off its list before it copies the answer in. Would that copy meet a
+/// page that is not in memory while this process is being killed, the application would get EIO and
+/// no successor could help.
+fn bring_in(part: &[u8]) {
+    for byte in part.iter().step_by(PAGE_BYTES).chain(part.last()) {
+        black_box(*byte);
+    }
+}

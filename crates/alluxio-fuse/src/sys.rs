@@ -1,0 +1,414 @@
+//! The system calls that the standard library does not offer, each behind a safe function.
+//!
+//! Nothing here decides anything: a function is one call, its error is the kernel's, and the
+//! values that cross are owned descriptors, slices and numbers. Calls that a signal may interrupt
+//! are repeated.
+#![allow(
+    unsafe_code,
+    reason = "the standard library has no memfd, SCM_RIGHTS, pidfd, poll or mount"
+)]
+
+use std::ffi::{CStr, CString, c_int, c_long, c_uint, c_ulong};
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::null_mut;
+use std::time::{Duration, Instant};
+
+/// Descriptors one message can carry: the hand-over has four, so twice that leaves room.
+const MAX_FDS_PER_MESSAGE: usize = 8;
+
+/// Highest capability number to try; the kernel has 41 and says EINVAL above its last.
+const LAST_CAPABILITY: c_ulong = 63;
+
+/// Turns a C result into the kernel's error.
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// The same for a raw system call, whose results are wider.
+fn check_raw(result: c_long) -> io::Result<c_long> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// Repeats a call while a signal interrupts it.
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Takes ownership of a descriptor that this process was started with, such as number 3.
+pub(crate) fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only asks about the number.
+    check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
+    // SAFETY: the number is open, and the caller says that nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A second descriptor of the same open file, closed on exec, with the lowest free number from
+/// `lowest` on.
+pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer; a success gives a descriptor that nobody else owns.
+    unsafe {
+        let copy = check(libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest))?;
+        Ok(OwnedFd::from_raw_fd(copy))
+    }
+}
+
+/// An anonymous file in memory, closed on exec.
+pub(crate) fn memfd(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a C string; a success gives a descriptor that nobody else owns.
+    unsafe {
+        let fd = check(libc::memfd_create(name.as_ptr(), flags))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Makes every write to this open file go to its end.
+pub(crate) fn set_append(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_SETFL takes an integer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_APPEND) }).map(drop)
+}
+
+/// Fixes a memfd's size: a mapping of it can never meet a missing page (SIGBUS).
+pub(crate) fn seal_size(fd: BorrowedFd<'_>) -> io::Result<()> {
+    add_seals(fd, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW)
+}
+
+/// Fixes a memfd's size and content.
+pub(crate) fn seal_content(fd: BorrowedFd<'_>) -> io::Result<()> {
+    add_seals(
+        fd,
+        libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL,
+    )
+}
+
+fn add_seals(fd: BorrowedFd<'_>, seals: c_int) -> io::Result<()> {
+    // SAFETY: F_ADD_SEALS takes an integer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
+}
+
+/// A connected pair of sockets that keep message boundaries.
+pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut pair = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: `pair` has room for the two descriptors, which nobody else owns.
+    unsafe {
+        check(libc::socketpair(libc::AF_UNIX, kind, 0, pair.as_mut_ptr()))?;
+        Ok((OwnedFd::from_raw_fd(pair[0]), OwnedFd::from_raw_fd(pair[1])))
+    }
+}
+
+/// Room for the control data of one message, aligned as `cmsghdr` wants it.
+type ControlBuffer = [u64; 16];
+
+/// A descriptor's number in control data, which need not be aligned.
+type FdBytes = [u8; size_of::<RawFd>()];
+
+/// Sends one message with descriptors attached.
+pub(crate) fn send_message(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    if fds.len() > MAX_FDS_PER_MESSAGE {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let fd_bytes = size_of::<RawFd>() * fds.len();
+    let fd_bytes = c_uint::try_from(fd_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut control: ControlBuffer = [0; 16];
+    let mut part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the header points at `part` and `control`, which outlive the call; `control` is
+    // larger than CMSG_SPACE of the at most eight descriptors; sendmsg only reads.
+    let sent = unsafe {
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        if !fds.is_empty() {
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = libc::CMSG_SPACE(fd_bytes) as _;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(fd_bytes) as _;
+            let numbers = libc::CMSG_DATA(header).cast::<FdBytes>();
+            for (index, fd) in fds.iter().enumerate() {
+                numbers.add(index).write(fd.as_raw_fd().to_ne_bytes());
+            }
+        }
+        retry(|| {
+            let sent = libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL);
+            usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        })?
+    };
+    if sent != bytes.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    Ok(())
+}
+
+/// Receives one message and the descriptors attached to it; 0 bytes mean that the peer closed.
+pub(crate) fn receive_message(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut control: ControlBuffer = [0; 16];
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: the header points at `part` and `control`, which outlive the call and say their own
+    // sizes; the kernel fills in whole control messages, and each descriptor is new and ours.
+    unsafe {
+        let mut message: libc::msghdr = zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of::<ControlBuffer>() as _;
+        let flags = libc::MSG_CMSG_CLOEXEC;
+        let received = retry(|| {
+            let received = libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags);
+            usize::try_from(received).map_err(|_| io::Error::last_os_error())
+        })?;
+        let mut fds = Vec::new();
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null()
+            && (*header).cmsg_level == libc::SOL_SOCKET
+            && (*header).cmsg_type == libc::SCM_RIGHTS
+        {
+            let data_bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+            let numbers = libc::CMSG_DATA(header).cast::<FdBytes>();
+            for index in 0..data_bytes / size_of::<FdBytes>() {
+                let number = RawFd::from_ne_bytes(numbers.add(index).read());
+                fds.push(OwnedFd::from_raw_fd(number));
+            }
+        }
+        if message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
+            return Err(io::Error::other(
+                "message is longer than its reader expects",
+            ));
+        }
+        Ok((received, fds))
+    }
+}
+
+/// Which of `fds` have something to say (data, an end, or an error) within `limit`.
+///
+/// All false means that the time is over; without a limit one is true.
+pub(crate) fn wait_any<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    limit: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    poll(fds, libc::POLLIN, limit).map(|events| events.map(|event| event != 0))
+}
+
+/// Whether the connection behind a `/dev/fuse` descriptor is gone, by an unmount or an abort.
+pub(crate) fn is_disconnected(device: BorrowedFd<'_>) -> io::Result<bool> {
+    poll([device], 0, Some(Duration::ZERO)).map(|[event]| event & libc::POLLERR != 0)
+}
+
+fn poll<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
+    events: i16,
+    limit: Option<Duration>,
+) -> io::Result<[i16; N]> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let mut entries = fds.map(|fd| libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    });
+    retry(|| {
+        let rest_ms = deadline.map_or(-1, |deadline| {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            c_int::try_from(rest.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+        });
+        // SAFETY: `entries` holds N entries.
+        check(unsafe { libc::poll(entries.as_mut_ptr(), N as libc::nfds_t, rest_ms) })
+    })?;
+    Ok(entries.map(|entry| entry.revents))
+}
+
+/// A descriptor of a process; readable once the process has ended.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: plain integers; a success gives a descriptor that nobody else owns.
+    unsafe {
+        let fd = check_raw(libc::syscall(libc::SYS_pidfd_open, pid, 0))?;
+        let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Kills the process behind a pidfd.
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no signal information is passed (null), the rest are integers.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            null_mut::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    check_raw(result).map(drop)
+}
+
+/// The effective user of this process.
+pub(crate) fn effective_uid() -> u32 {
+    // SAFETY: geteuid cannot fail and touches no memory.
+    unsafe { libc::geteuid() }
+}
+
+/// The user at the other end of a unix socket, as it was when it connected.
+pub(crate) fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: ucred is plain data, and `length` says how large it is.
+    unsafe {
+        let mut peer: libc::ucred = zeroed();
+        let mut length = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or_default();
+        check(libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        ))?;
+        Ok(peer.uid)
+    }
+}
+
+/// mount(2) of a file system that takes text options.
+pub(crate) fn mount(
+    source: &str,
+    target: &Path,
+    kind: &CStr,
+    flags: c_ulong,
+    options: &str,
+) -> io::Result<()> {
+    let source = CString::new(source)?;
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    let options = CString::new(options)?;
+    // SAFETY: five C strings and a number, all alive during the call.
+    check(unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        )
+    })
+    .map(drop)
+}
+
+/// umount2(2), never through a symbolic link.
+pub(crate) fn unmount(target: &Path, detach: bool) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    let flags = libc::UMOUNT_NOFOLLOW | if detach { libc::MNT_DETACH } else { 0 };
+    // SAFETY: a C string and a number.
+    check(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
+}
+
+/// Turns this process, just forked, into one with no privilege and no descriptor above 3.
+///
+/// `control`, whose number is above 3, becomes descriptor 3. Only raw system calls are made: after a fork in a process with
+/// threads nothing else is safe. When the caller is not root the steps that need it are left out:
+/// there is nothing to drop then.
+pub(crate) fn become_daemon(control: RawFd, uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: system calls with integers and pointers to local plain data; no allocation, no lock.
+    unsafe {
+        // Its own session: an interrupt typed at the terminal is for the supervisor, which unmounts.
+        check(libc::setsid())?;
+        check(libc::dup2(control, 3))?;
+        // Close on exec and not at once: the standard library reports a failed exec through a
+        // descriptor of its own.
+        let close_on_exec = libc::CLOSE_RANGE_CLOEXEC as c_uint;
+        check_raw(libc::syscall(
+            libc::SYS_close_range,
+            4,
+            c_uint::MAX,
+            close_on_exec,
+        ))?;
+        if libc::geteuid() == 0 {
+            drop_root(uid, gid)?;
+        }
+        drop_capabilities()?;
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+    }
+    Ok(())
+}
+
+/// Keeps this process's memory from other processes of its user, and out of core dumps.
+pub(crate) fn hide_memory() -> io::Result<()> {
+    // SAFETY: integers alone.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
+}
+
+/// Leaves root: no bounding set, no groups, the given user and group for good.
+///
+/// # Safety
+/// For a process just forked: the C library's own wrappers would signal other threads.
+unsafe fn drop_root(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: system calls with integers alone.
+    unsafe {
+        for capability in 0..=LAST_CAPABILITY {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
+                break;
+            }
+        }
+        check_raw(libc::syscall(libc::SYS_setgroups, 0, 0))?;
+        check_raw(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        check_raw(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}
+
+/// Empties the permitted, effective, inheritable and ambient capabilities.
+///
+/// # Safety
+/// For a process just forked, whose one thread this is.
+unsafe fn drop_capabilities() -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: c_int,
+    }
+    // _LINUX_CAPABILITY_VERSION_3 of linux/capability.h: two triples of 32 bits.
+    let header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
+    let none = [0u32; 6];
+    // SAFETY: the header and the data have the layout of capset(2) and outlive the calls.
+    unsafe {
+        check(libc::prctl(
+            libc::PR_CAP_AMBIENT,
+            libc::PR_CAP_AMBIENT_CLEAR_ALL,
+            0,
+            0,
+            0,
+        ))?;
+        check_raw(libc::syscall(
+            libc::SYS_capset,
+            &raw const header,
+            none.as_ptr(),
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What the mount shows: a tree of files that can be asked for a status, a listing and bytes.
+//!
+//! The file system's operations are adapters over [`Tree`], so they can be tested over a folder on
+//! this machine, with neither workers nor a kernel in the loop. The mount's own implementation,
+//! over the embedded client, is in `client_tree.rs`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluxio_client::ErrorKind;
+use alluxio_wire::FileStatus;
+use bytes::Bytes;
+use prometheus::proto::MetricFamily;
+
+/// Why the tree could not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct TreeError {
+    /// What kind of failure; decides what the application is told.
+    pub kind: ErrorKind,
+    /// Object, cause and remedy, for the log.
+    pub message: String,
+}
+
+/// Where a file's bytes are, for the extended attributes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    /// How much of the file is in the mount's own cache, 0 to 100.
+    pub cached_percent: f64,
+    /// The worker that the ring names for the file; none where the UFS is read directly.
+    pub worker: Option<String>,
+}
+
+/// A read-only tree. Paths are relative to the root, without a leading `/`; the root is `""`.
+///
+/// A future that can answer from memory must be ready at its first poll: the session polls once on
+/// the kernel's own thread, and only an answer that must wait goes to the asynchronous pool.
+pub trait Tree: Send + Sync + 'static {
+    /// An open file.
+    type File: TreeFile;
+
+    /// What is known of a file or directory.
+    fn status(&self, path: &str)
+    -> impl Future<Output = Result<Arc<FileStatus>, TreeError>> + Send;
+
+    /// The entries of a directory, sorted by name.
+    fn list(
+        &self,
+        path: &str,
+    ) -> impl Future<Output = Result<Arc<Vec<FileStatus>>, TreeError>> + Send;
+
+    /// Opens a file at its present version.
+    fn open(&self, path: &str) -> impl Future<Output = Result<Self::File, TreeError>> + Send;
+
+    /// Where the bytes of a file are.
+    fn placement(&self, path: &str, status: &FileStatus) -> impl Future<Output = Placement> + Send;
+
+    /// How long a status may be taken for true; also what the kernel is told.
+    fn metadata_ttl(&self) -> Duration;
+
+    /// Metrics of what is below the mount.
+    fn metric_families(&self) -> Vec<MetricFamily> {
+        Vec::new()
+    }
+}
+
+/// An open file: one version of its bytes, whatever happens to the path.
+pub trait TreeFile: Send + Sync + 'static {
+    /// The status that the file was opened with.
+    fn status(&self) -> &FileStatus;
+
+    /// The bytes from `offset`, `length` of them or what there is up to the end of the file.
+    fn read_at(
+        &self,
+        offset: u64,
+        length: u32,
+    ) -> impl Future<Output = Result<Vec<Bytes>, TreeError>> + Send;
+}
