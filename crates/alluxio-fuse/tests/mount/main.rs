@@ -1,0 +1,146 @@
+//! Real mounts over a local folder: bytes, names, attributes, and daemons that are killed.
+//!
+//! This program is its own daemon: started with `daemon` it serves what is handed over, with
+//! `client-daemon` it does so through the embedded client. The checks
+//! need root and `/dev/fuse`. Where those are missing the program says so in one line and succeeds,
+//! except under `CI=true`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and this one is its own harness"
+)]
+#![allow(
+    unsafe_code,
+    reason = "mmap and getxattr are what is tested, and the standard library has neither"
+)]
+
+mod checks;
+mod local_tree;
+mod sample;
+
+use std::process::ExitCode;
+
+use alluxio_fuse::CONTROL_FD;
+use alluxio_fuse::daemon::{Daemon, DaemonError};
+use local_tree::LocalTree;
+
+/// The checks, in the order they run: from a single read to the loss of daemons.
+const CHECKS: [(&str, fn()); 15] = [
+    (
+        "bytes_equal_by_read_and_by_mmap",
+        checks::bytes_equal_by_read_and_by_mmap,
+    ),
+    (
+        "five_thousand_names_are_listed",
+        checks::five_thousand_names_are_listed,
+    ),
+    (
+        "attributes_are_those_of_the_options",
+        checks::attributes_are_those_of_the_options,
+    ),
+    (
+        "what_is_missing_or_written_is_refused",
+        checks::what_is_missing_or_written_is_refused,
+    ),
+    (
+        "the_daemon_has_no_privilege",
+        checks::the_daemon_has_no_privilege,
+    ),
+    (
+        "a_tree_that_cannot_be_reached_leaves_nothing",
+        checks::a_tree_that_cannot_be_reached_leaves_nothing,
+    ),
+    (
+        "a_foreign_unmount_ends_the_mount",
+        checks::a_foreign_unmount_ends_the_mount,
+    ),
+    (
+        "a_busy_mount_ends_all_the_same",
+        checks::a_busy_mount_ends_all_the_same,
+    ),
+    (
+        "the_client_serves_a_dataset_of_local_files",
+        checks::the_client_serves_a_dataset_of_local_files,
+    ),
+    (
+        "a_dataset_that_is_not_there_is_named",
+        checks::a_dataset_that_is_not_there_is_named,
+    ),
+    (
+        "metrics_are_told_on_a_socket",
+        checks::metrics_are_told_on_a_socket,
+    ),
+    (
+        "a_daemon_serves_on_without_its_supervisor",
+        checks::a_daemon_serves_on_without_its_supervisor,
+    ),
+    (
+        "a_request_that_no_daemon_survives_is_given_up",
+        checks::a_request_that_no_daemon_survives_is_given_up,
+    ),
+    (
+        "readers_do_not_notice_killed_daemons",
+        checks::readers_do_not_notice_killed_daemons,
+    ),
+    (
+        "an_agents_daemons_are_replaced_too",
+        checks::an_agents_daemons_are_replaced_too,
+    ),
+];
+
+fn main() -> ExitCode {
+    let argument = std::env::args().nth(1).unwrap_or_default();
+    match argument.as_str() {
+        "daemon" => return serve(|daemon| daemon.serve(LocalTree::connect)),
+        "client-daemon" => return serve(Daemon::run),
+        _ => {}
+    }
+    if argument == "supervise" {
+        let [tree, mountpoint] = [2, 3].map(|at| std::env::args().nth(at).unwrap());
+        checks::supervise(&tree, &mountpoint);
+        return ExitCode::SUCCESS;
+    }
+    if let Some(missing) = what_is_missing() {
+        println!(
+            "left out: {} checks of real mounts, {missing}",
+            CHECKS.len()
+        );
+        let is_ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        return if is_ci {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        };
+    }
+    for (name, check) in CHECKS {
+        // A filter, as the usual harness has it; its options are not ours.
+        if argument.starts_with('-') || name.contains(&argument) {
+            let begun = std::time::Instant::now();
+            check();
+            println!("mount::{name} ok ({:.1?})", begun.elapsed());
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn serve(run: impl FnOnce(Daemon) -> Result<(), DaemonError>) -> ExitCode {
+    // A second installation is refused, which is as good.
+    let _first = rustls::crypto::ring::default_provider().install_default();
+    match Daemon::receive(CONTROL_FD).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn what_is_missing() -> Option<&'static str> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_root = status
+        .lines()
+        .any(|line| line.split_whitespace().take(3).eq(["Uid:", "0", "0"]));
+    if !is_root {
+        return Some("they need root");
+    }
+    let device = std::fs::OpenOptions::new().read(true).open("/dev/fuse");
+    device.is_err().then_some("they need /dev/fuse")
+}
