@@ -53,8 +53,15 @@ impl Registrar {
 }
 
 /// Where the kubelet looks for the driver's registration.
+///
+/// The kubelet (1.35, `operation_generator.go`) dials this socket without naming an authority, so
+/// its gRPC library sends the path, `/` as `%2F`, in the `:authority` header. The HTTP libraries
+/// under tonic take a `%` only in the user part of an authority and reset every other call with
+/// PROTOCOL_ERROR. With an `@` in the file's name, which that gRPC library leaves as it is, the
+/// folders become the user part. The driver's own socket needs no such name: for it the kubelet
+/// sends `localhost`.
 pub(crate) fn socket_path(registration_dir: &Path, driver_name: &str) -> PathBuf {
-    registration_dir.join(format!("{driver_name}-reg.sock"))
+    registration_dir.join(format!("reg@{driver_name}.sock"))
 }
 
 #[tonic::async_trait]

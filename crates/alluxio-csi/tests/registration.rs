@@ -18,6 +18,7 @@ use alluxio_csi::proto::pluginregistration::{InfoRequest, RegistrationStatus};
 use alluxio_csi::{CsiOptions, Registration, ServeError, Server};
 
 use common::{TestMounter, connect, text};
+use tonic::transport::{Channel, Endpoint};
 
 fn options(folder: &std::path::Path) -> CsiOptions {
     let socket = folder.join("csi.sock");
@@ -25,6 +26,27 @@ fn options(folder: &std::path::Path) -> CsiOptions {
         registration_dir: Some(folder.to_owned()),
         ..CsiOptions::new(socket, "node-1")
     }
+}
+
+/// What the kubelet's gRPC library makes of a socket's path (`encodeAuthority` of grpc-go).
+fn kubelet_authority(socket: &std::path::Path) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:[]@".contains(&b);
+    let bytes = text(socket).into_bytes();
+    let encode = |b: u8| match plain(b) {
+        true => char::from(b).to_string(),
+        false => format!("%{b:02X}"),
+    };
+    bytes.into_iter().map(encode).collect()
+}
+
+/// A connection whose calls have the `:authority` that the kubelet's have.
+async fn connect_as(socket: &std::path::Path, authority: &str) -> Channel {
+    Endpoint::from_shared(format!("unix://{}", socket.display()))
+        .unwrap()
+        .origin(format!("http://{authority}").parse().unwrap())
+        .connect()
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -36,7 +58,7 @@ async fn the_kubelet_finds_the_driver_and_its_socket() {
     let serving = tokio::spawn(server.run(async {
         let _ = stopped.await;
     }));
-    let socket = folder.path().join("csi.alluxio-dataset.io-reg.sock");
+    let socket = folder.path().join("reg@csi.alluxio-dataset.io.sock");
     for path in [&socket, &folder.path().join("csi.sock")] {
         assert_eq!(
             std::fs::metadata(path).unwrap().permissions().mode() & 0o777,
@@ -44,7 +66,8 @@ async fn the_kubelet_finds_the_driver_and_its_socket() {
         );
     }
 
-    let mut kubelet = RegistrationClient::new(connect(&socket).await);
+    let authority = kubelet_authority(&socket);
+    let mut kubelet = RegistrationClient::new(connect_as(&socket, &authority).await);
     let info = kubelet.get_info(InfoRequest {}).await.unwrap().into_inner();
     assert_eq!(
         (info.r#type.as_str(), info.name.as_str()),
