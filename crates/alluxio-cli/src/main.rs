@@ -42,7 +42,10 @@ fn run(command: Command) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(dispatch(command))
+    let result = runtime.block_on(dispatch(command));
+    // A thread may wait for ever by design, such as the mounter's for its next caller.
+    runtime.shutdown_background();
+    result
 }
 
 async fn dispatch(command: Command) -> Result<()> {

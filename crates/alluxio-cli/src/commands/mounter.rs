@@ -34,17 +34,23 @@ pub(crate) async fn run(arguments: MounterArguments) -> Result<()> {
         .parent()
         .unwrap_or(Path::new("/"))
         .to_owned();
-    let source = MetricsSource::from_fn(move || gather(folder.clone()));
+    let gathered = folder.clone();
+    let source = MetricsSource::from_fn(move || gather(gathered.clone()));
     let _server = match service.metrics_listen {
         Some(address) => Some(metrics::serve(address, source, health).await?),
         None => None,
     };
     tracing::info!(socket = %arguments.socket.display(), "mounter is ready");
     let serving = tokio::task::spawn_blocking(move || agent::serve(&listener, &spawner));
-    tokio::select! {
+    let result = tokio::select! {
         failed = serving => Ok(failed??),
         () = ended => Ok(()),
+    };
+    // The daemons end with this pod, and a socket that nobody serves is only litter on the node.
+    for socket in sockets(&folder).into_iter().chain([arguments.socket]) {
+        let _gone = std::fs::remove_file(socket);
     }
+    result
 }
 
 /// How log lines look in a pod.
