@@ -124,24 +124,7 @@ async fn prepare(arguments: &QuickstartArguments) -> Result<Stage> {
     let buckets = state.path().join("s3");
     std::fs::create_dir(&buckets)?;
     let bucket = buckets.join(NAME);
-    match &arguments.data {
-        Some(folder) => {
-            let folder = folder
-                .canonicalize()
-                .with_context(|| format!("cannot use {}", folder.display()))?;
-            std::os::unix::fs::symlink(&folder, &bucket)?;
-        }
-        None => {
-            let shape = data::Shape {
-                images: arguments.images,
-                large_file_bytes: parse_size(&arguments.large_file)?,
-            };
-            let bucket = bucket.clone();
-            let generated = step("generate the dataset");
-            tokio::task::spawn_blocking(move || data::generate(&bucket, &shape)).await??;
-            generated.done("");
-        }
-    }
+    fill(&bucket, arguments).await?;
     let surveyed = step("take the sha256 of every file");
     let expected = tokio::task::spawn_blocking(move || data::survey(&bucket)).await??;
     if expected.is_empty() {
@@ -177,6 +160,25 @@ async fn prepare(arguments: &QuickstartArguments) -> Result<Stage> {
         s3,
         config,
     })
+}
+
+/// Puts the user's folder in the bucket's place, or generated files.
+async fn fill(bucket: &Path, arguments: &QuickstartArguments) -> Result<()> {
+    if let Some(folder) = &arguments.data {
+        let folder = folder
+            .canonicalize()
+            .with_context(|| format!("cannot use {}", folder.display()))?;
+        return Ok(std::os::unix::fs::symlink(folder, bucket)?);
+    }
+    let shape = data::Shape {
+        images: arguments.images,
+        large_file_bytes: parse_size(&arguments.large_file)?,
+    };
+    let bucket = bucket.to_owned();
+    let generated = step("generate the dataset");
+    tokio::task::spawn_blocking(move || data::generate(&bucket, &shape)).await??;
+    generated.done("");
+    Ok(())
 }
 
 /// Writes the dataset as a user would, reads it back strictly and makes the client's configuration
@@ -267,12 +269,12 @@ impl Stage {
     /// Reads everything through the mount once.
     async fn measure(&self, label: &'static str, mounted: &Mounted) -> Result<Row> {
         let before = Sources::parse(&mounted.metrics().await?);
-        let pass = self.read(label, mounted.mountpoint()).await?;
+        let pass = self.read(label, mounted.mountpoint())?;
         let after = Sources::parse(&mounted.metrics().await?);
         Ok(Row::new(label, pass, after - before))
     }
 
-    async fn read(&self, label: &'static str, mountpoint: &Path) -> Result<Pass> {
+    fn read(&self, label: &'static str, mountpoint: &Path) -> Result<Pass> {
         let bar = ProgressBar::new(self.expected.iter().map(|file| file.length).sum());
         let template = "{msg:30} {bar:30} {binary_bytes}/{binary_total_bytes}";
         if let Ok(style) = ProgressStyle::with_template(template) {

@@ -32,9 +32,12 @@ fn options(folder: &std::path::Path) -> CsiOptions {
 fn kubelet_authority(socket: &std::path::Path) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:[]@".contains(&b);
     let bytes = text(socket).into_bytes();
-    let encode = |b: u8| match plain(b) {
-        true => char::from(b).to_string(),
-        false => format!("%{b:02X}"),
+    let encode = |b: u8| {
+        if plain(b) {
+            char::from(b).to_string()
+        } else {
+            format!("%{b:02X}")
+        }
     };
     bytes.into_iter().map(encode).collect()
 }

@@ -173,12 +173,11 @@ impl Mounter for FuseMounter {
 /// What the driver makes of a mount's failure.
 fn csi_error(error: &MountError) -> alluxio_csi::MountError {
     let kind = match error {
-        MountError::Mountpoint { .. } | MountError::AlreadyMounted { .. } => {
-            MountErrorKind::Internal
-        }
-        MountError::Device(_) | MountError::Memory(_) | MountError::Unmount { .. } => {
-            MountErrorKind::Internal
-        }
+        MountError::Mountpoint { .. }
+        | MountError::AlreadyMounted { .. }
+        | MountError::Device(_)
+        | MountError::Memory(_)
+        | MountError::Unmount { .. } => MountErrorKind::Internal,
         MountError::Mount { .. } => MountErrorKind::PermissionDenied,
         // Bad credentials, a missing bucket, a mounter that is not up: a retry may meet them mended.
         MountError::Spawn(_) | MountError::Daemon(_) => MountErrorKind::Unavailable,

@@ -69,8 +69,8 @@ pub(crate) fn table(rows: &[Row]) -> Result<()> {
 
 fn format_row(cells: &[String; 8]) -> String {
     let [label, rest @ ..] = cells;
-    let rest: String = rest.iter().map(|cell| format!(" {cell:>11}")).collect();
-    format!("{label:<36}{rest}")
+    let rest: Vec<String> = rest.iter().map(|cell| format!(" {cell:>11}")).collect();
+    format!("{label:<30}{}", rest.concat())
 }
 
 /// Writes the figures to a file.
