@@ -13,9 +13,13 @@ pub(crate) async fn run(arguments: LsArguments) -> Result<()> {
     let print = |status: &FileStatus, name: &str| -> Result<()> {
         let slash = if status.is_directory() { "/" } else { "" };
         if arguments.long {
-            let modified = jiff::Timestamp::from_millisecond(status.modified_ms)?;
             let length = status.length;
-            output::line(format!("{length:>14}  {modified:.0}  {name}{slash}"))?;
+            // An object store has no time for a common prefix.
+            let modified = match status.modified_ms {
+                0 => "-".to_owned(),
+                time => format!("{:.0}", jiff::Timestamp::from_millisecond(time)?),
+            };
+            output::line(format!("{length:>14}  {modified:>20}  {name}{slash}"))?;
         } else {
             output::line(format!("{name}{slash}"))?;
         }
