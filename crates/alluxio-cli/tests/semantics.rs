@@ -11,6 +11,8 @@
 mod bucket;
 #[path = "semantics/reading.rs"]
 mod reading;
+#[path = "semantics/refusals.rs"]
+mod refusals;
 #[path = "semantics/scene.rs"]
 mod scene;
 
@@ -333,6 +335,7 @@ fn docs_semantics_names_only_tests_that_exist() {
     let existing: BTreeSet<_> = [
         include_str!("semantics.rs"),
         include_str!("semantics/reading.rs"),
+        include_str!("semantics/refusals.rs"),
     ]
     .into_iter()
     .flat_map(|file| file.split("#[test]\nfn ").skip(1))

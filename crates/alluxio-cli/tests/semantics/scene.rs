@@ -230,6 +230,22 @@ impl Mount {
         mount
     }
 
+    /// What is said of a configuration that cannot be mounted.
+    pub(crate) fn refusal(config: &str) -> String {
+        let folder = open_folder();
+        let mountpoint = folder.path().join("mount");
+        fs::create_dir(&mountpoint).unwrap();
+        let file = folder.path().join("config.yaml");
+        fs::write(&file, config).unwrap();
+        let mut mount = program();
+        mount.args(["mount", "--config"]).arg(file).arg(&mountpoint);
+        let output = mount.output().unwrap();
+        assert!(!output.status.success(), "mounted: {config}");
+        // Nothing is mounted there: the folder can be removed.
+        fs::remove_dir(mountpoint).unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("mount").join(name)
     }
