@@ -379,6 +379,31 @@ mod tests {
     }
 
     #[test]
+    fn refusals_name_object_cause_and_remedy() {
+        for (text, says) in [
+            (
+                "bucket/key",
+                ["`bucket/key`", "no scheme", "write it in full"],
+            ),
+            ("s3:///key", ["`s3`", "no bucket", "s3://bucket/prefix"]),
+            (
+                "3s://b/k",
+                ["`3s`", "invalid scheme", "a scheme is letters"],
+            ),
+            (
+                "file:///../etc",
+                ["/../etc", "leaves its root", "write the path without"],
+            ),
+            ("s3://k:p@b/x", ["`s3`", "credentials", "take them out"]),
+        ] {
+            let message = UfsUri::parse(text).unwrap_err().to_string();
+            for part in says {
+                assert!(message.contains(part), "{text}: no {part} in: {message}");
+            }
+        }
+    }
+
+    #[test]
     fn parts_and_parents_follow_the_path() {
         let uri = UfsUri::parse("s3://b/train/a?b#c%41.jpg").unwrap();
         assert_eq!(
