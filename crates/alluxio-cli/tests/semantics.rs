@@ -3,8 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says what it left out"
+    reason = "a test fails by panicking"
 )]
 
 #[path = "semantics/bucket.rs"]
