@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 
-/// Bytes read and sent at a time: tokio's own largest file read.
+/// Most bytes read and sent at a time: tokio's own largest file read.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// A running server; dropping it stops it.
@@ -191,7 +191,10 @@ impl S3 for Store {
             .await
             .map_err(failed)?;
         let length = range.end - range.start;
-        let body = ReaderStream::with_capacity(file.take(length), CHUNK_BYTES);
+        // A small object needs no large buffer; and an empty buffer would end the stream at once.
+        let chunk_bytes =
+            usize::try_from(length).map_or(CHUNK_BYTES, |it| it.clamp(1, CHUNK_BYTES));
+        let body = ReaderStream::with_capacity(file.take(length), chunk_bytes);
         Ok(S3Response::new(GetObjectOutput {
             body: Some(StreamingBlob::wrap(body)),
             content_length: i64::try_from(length).ok(),
