@@ -364,7 +364,7 @@ fn random_key() -> String {
 fn verdict(expected: &[Expected]) -> String {
     format!(
         "\nAll {} files were equal to their source in every pass, also with a worker gone.\n\
-         MB/s is 10^6 bytes a second over {} readers, without the time to hash.",
+         MB/s is 10^6 bytes a second, by the slowest of {} readers, without the time to hash.",
         expected.len(),
         read::READERS
     )

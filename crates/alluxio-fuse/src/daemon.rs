@@ -48,7 +48,7 @@ pub enum DaemonError {
     #[error("cannot take over the mount: {0}")]
     TakeOver(#[source] io::Error),
     /// The tree below the mount could not be reached.
-    #[error("{0}")]
+    #[error(transparent)]
     Tree(#[from] TreeError),
     /// Metrics could not be made.
     #[error("cannot count requests: {0}")]

@@ -2,9 +2,9 @@
 //!
 //! What the kernel may keep, and for how long:
 //! - Attributes and names for the configuration's metadata TTL, "no such name" for a second.
-//! - Pages of a file from one open to the next while the version is the same. An open that finds
-//!   another version lets the kernel drop its pages, and first its attributes, so that no reader
-//!   sees the new bytes cut at the old length.
+//! - Pages of a file, from one open to the next: an inode is one version of a file, so its pages stay
+//!   right. An open that finds another version under the name says ESTALE, upon which the kernel
+//!   looks the name up again and gets the other version's inode; the application sees none of it.
 //! - A listing is fixed when a directory is opened; places in it are indexes.
 
 use std::future::Future;
@@ -42,18 +42,9 @@ pub(crate) struct FileSystem<T: Tree> {
     ttl: Duration,
 }
 
-/// The answer to a request.
+/// The answer to a request: what follows its header.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Reply {
-    /// What follows the header.
-    pub(crate) body: Body,
-    /// An inode whose attributes the kernel must ask for again, before it gets this answer.
-    pub(crate) stale_attributes: Option<u64>,
-}
-
-/// What follows an answer's header.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Body {
+pub(crate) enum Reply {
     /// A structure of the protocol.
     Bytes(Vec<u8>),
     /// File content, as the cache holds it.
@@ -62,10 +53,7 @@ pub(crate) enum Body {
 
 impl From<Vec<u8>> for Reply {
     fn from(bytes: Vec<u8>) -> Self {
-        Self {
-            body: Body::Bytes(bytes),
-            stale_attributes: None,
-        }
+        Self::Bytes(bytes)
     }
 }
 
@@ -140,13 +128,19 @@ impl<T: Tree> FileSystem<T> {
             Err(libc::ENOENT) => return Ok(protocol::negative_entry(NEGATIVE_TTL).into()),
             answer => answer?,
         };
-        let attributes = self.tell(self.intern(parent, name)?, &status);
+        let attributes = self.attributes(self.intern(parent, name, &status)?, &status);
         Ok(protocol::entry(&attributes, self.ttl).into())
     }
 
     async fn getattr(&self, inode: u64) -> Result<Reply, Errno> {
         let status = self.status(inode).await?;
-        let attributes = self.tell(inode, &status);
+        let attributes = if self.is_of_version(inode, &status) {
+            self.attributes(inode, &status)
+        } else {
+            // Whoever has the old version open may still ask how long it is.
+            let open = self.files.any_of(inode).ok_or(libc::ESTALE)?;
+            self.attributes(inode, open.status())
+        };
         Ok(protocol::attributes(&attributes, self.ttl).into())
     }
 
@@ -156,16 +150,12 @@ impl<T: Tree> FileSystem<T> {
         }
         let path = self.path(inode)?;
         let file = self.ask("open", &path, self.tree.open(&path)).await?;
+        if !self.is_of_version(inode, file.status()) {
+            return Err(libc::ESTALE);
+        }
         let version = Fingerprint::of(file.status());
-        let flags = OpenFlags {
-            keep_cache: self.inodes.open(inode, version),
-        };
-        let is_stale = !self.inodes.was_told(inode, version);
         let handle = self.files.add(inode, version.bits(), file);
-        Ok(Reply {
-            body: Body::Bytes(protocol::opened(handle, flags)),
-            stale_attributes: is_stale.then_some(inode),
-        })
+        Ok(protocol::opened(handle, OpenFlags { keep_cache: true }).into())
     }
 
     async fn read(&self, inode: u64, range: Range) -> Result<Reply, Errno> {
@@ -178,10 +168,7 @@ impl<T: Tree> FileSystem<T> {
             let path = self.inodes.path(inode).unwrap_or_default();
             report("read", &path, &error)
         })?;
-        Ok(Reply {
-            body: Body::Chunks(chunks),
-            stale_attributes: None,
-        })
+        Ok(Reply::Chunks(chunks))
     }
 
     /// Opens a file again that a predecessor opened, at the version it had then.
@@ -237,7 +224,7 @@ impl<T: Tree> FileSystem<T> {
             if !is_entry(&status.name) {
                 continue;
             }
-            let number = self.intern(inode, &status.name)?;
+            let number = self.intern(inode, &status.name, status)?;
             let fits = match detail {
                 Detail::Names => packer.plain(number, entry_kind(status), place + 1, &status.name),
                 Detail::Attributes => {
@@ -247,9 +234,6 @@ impl<T: Tree> FileSystem<T> {
             };
             if !fits {
                 break;
-            }
-            if detail == Detail::Attributes {
-                self.inodes.tell(number, Fingerprint::of(status));
             }
         }
         Ok(packer.finish())
@@ -303,17 +287,17 @@ impl<T: Tree> FileSystem<T> {
         self.inodes.path(inode).ok_or(libc::ESTALE)
     }
 
-    fn intern(&self, parent: u64, name: &str) -> Result<u64, Errno> {
-        self.inodes.intern(parent, name).map_err(|error| {
+    /// The inode of a directory's entry in the version that its status tells.
+    fn intern(&self, parent: u64, name: &str, status: &FileStatus) -> Result<u64, Errno> {
+        let interned = self.inodes.intern(parent, name, Fingerprint::of(status));
+        interned.map_err(|error| {
             tracing::error!(name, %error, "cannot note a new inode");
             error.raw_os_error().unwrap_or(libc::EIO)
         })
     }
 
-    /// The attributes of an inode, which the kernel is about to be told.
-    fn tell(&self, inode: u64, status: &FileStatus) -> Attributes {
-        self.inodes.tell(inode, Fingerprint::of(status));
-        self.attributes(inode, status)
+    fn is_of_version(&self, inode: u64, status: &FileStatus) -> bool {
+        self.inodes.is_of_version(inode, Fingerprint::of(status))
     }
 
     fn attributes(&self, inode: u64, status: &FileStatus) -> Attributes {

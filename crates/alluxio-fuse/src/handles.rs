@@ -52,6 +52,14 @@ impl<V> Handles<V> {
         self.open.read().get(&(inode, handle)).cloned()
     }
 
+    /// Any open thing of an inode. Looks through all of them, so it is for rare questions.
+    pub(crate) fn any_of(&self, inode: u64) -> Option<Arc<V>> {
+        let open = self.open.read();
+        open.iter()
+            .find(|((of, _), _)| *of == inode)
+            .map(|(_, value)| Arc::clone(value))
+    }
+
     /// Forgets a thing; one that is not known, or no longer, is fine.
     pub(crate) fn remove(&self, inode: u64, handle: u64) {
         // Dropped after the lock is given back: an open file may have much to free.
@@ -84,6 +92,8 @@ mod tests {
         assert!(is_of_version(first, version) && is_of_version(second, version));
         assert!(!is_of_version(first, version ^ 1 << 16));
         handles.remove(7, first);
+        assert_eq!(*handles.any_of(7).unwrap(), "second");
+        assert!(handles.any_of(8).is_none());
         assert!(handles.get(7, first).is_none());
         assert_eq!(*handles.get(7, second).unwrap(), "second");
     }

@@ -2,12 +2,13 @@
 //!
 //! The kernel holds inode numbers for as long as it likes, also over the death of a daemon. So each
 //! new number is appended to a log in memory shared with the supervisor, before the kernel hears of
-//! it: a record {parent, length, name}, and the number is the record's place in the log. Numbers are
-//! never used again, so how often the kernel looked one up does not matter and FORGET has no work.
-//! A daemon that died in the middle of a record told nobody that number: the torn tail is cut off.
+//! it: a record {parent, version, length, name}, and the number is the record's place in the log.
+//! Numbers are never used again, so how often the kernel looked one up does not matter and FORGET has
+//! no work. A daemon that died in the middle of a record told nobody that number: the torn tail is
+//! cut off.
 //!
-//! Beside a name an inode has two fingerprints of versions, which only this daemon's memory holds:
-//! of the attributes that the kernel was told, and of the file as it was last opened.
+//! Each version of a file is an inode of its own. The kernel keeps pages by inode, so this is what
+//! keeps the pages of two versions apart while one is still open or mapped and the next is read.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,7 +16,6 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use alluxio_wire::FileStatus;
 use parking_lot::RwLock;
@@ -24,15 +24,20 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::protocol::ROOT_INODE;
 use crate::sys;
 
-/// Bytes of a record before the name: the parent's number (8) and the name's length (2).
-const RECORD_HEADER_BYTES: usize = 10;
+/// Bytes of a record before the name: the parent's number (8), the version's fingerprint (8) and the
+/// name's length (2).
+const RECORD_HEADER_BYTES: usize = 18;
 
 /// The number of the first record; 1 is the root, which needs none.
 const FIRST_LOGGED_INODE: u64 = ROOT_INODE + 1;
 
-/// 64 bits that stand for a version of a file; the same in every daemon.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// 64 bits that stand for a version of a file; the same in every daemon. A directory has none: it
+/// stays the same inode whatever is in it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Fingerprint(u64);
+
+/// An entry of a directory: a name and the version that it has.
+type Entry = (Arc<str>, Fingerprint);
 
 /// All inodes that the kernel may know.
 pub(crate) struct Inodes {
@@ -42,8 +47,8 @@ pub(crate) struct Inodes {
 struct Table {
     /// By number, beginning with the root.
     nodes: Vec<Node>,
-    /// By parent and name.
-    children: HashMap<u64, HashMap<Arc<str>, u64>>,
+    /// By parent, then name and version.
+    children: HashMap<u64, HashMap<Entry, u64>>,
     log: File,
     log_bytes: u64,
 }
@@ -51,16 +56,18 @@ struct Table {
 struct Node {
     parent: u64,
     name: Arc<str>,
-    /// Fingerprint of the attributes last told to the kernel, 0 where none.
-    told: AtomicU64,
-    /// Fingerprint of the file as last opened, 0 where none.
-    opened: AtomicU64,
+    version: Fingerprint,
 }
 
 impl Fingerprint {
+    /// What a directory has in place of a version.
+    const DIRECTORY: Self = Self(0);
+
     /// The fingerprint of a file's present version.
     pub(crate) fn of(status: &FileStatus) -> Self {
-        // 0 means "none" where fingerprints are kept.
+        if status.is_directory() {
+            return Self::DIRECTORY;
+        }
         Self(xxh3_64(status.version().as_str().as_bytes()).max(1))
     }
 
@@ -94,33 +101,47 @@ impl Inodes {
             log.set_len(whole_bytes as u64)?;
         }
         let mut table = Table {
-            nodes: vec![Node::new(ROOT_INODE, "".into())],
+            nodes: vec![Node {
+                parent: ROOT_INODE,
+                name: "".into(),
+                version: Fingerprint::DIRECTORY,
+            }],
             children: HashMap::new(),
             log,
             log_bytes: whole_bytes as u64,
         };
-        for (parent, name) in records {
-            table.add(parent, name.into());
+        for Record {
+            parent,
+            version,
+            name,
+        } in records
+        {
+            table.add(parent, (name.into(), version));
         }
         let table = RwLock::new(table);
         Ok(Self { table })
     }
 
-    /// The number of an entry of a directory, a new one where it has none yet.
-    pub(crate) fn intern(&self, parent: u64, name: &str) -> io::Result<u64> {
-        if let Some(number) = self.table.read().find(parent, name) {
+    /// The number of an entry of a directory in one version, a new one where it has none yet.
+    pub(crate) fn intern(&self, parent: u64, name: &str, version: Fingerprint) -> io::Result<u64> {
+        let entry: Entry = (name.into(), version);
+        if let Some(number) = self.table.read().find(parent, &entry) {
             return Ok(number);
         }
         let mut table = self.table.write();
         // Another thread may have been faster.
-        if let Some(number) = table.find(parent, name) {
+        if let Some(number) = table.find(parent, &entry) {
             return Ok(number);
         }
         if table.node(parent).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        table.append(parent, name)?;
-        Ok(table.add(parent, name.into()))
+        table.append(&Record {
+            parent,
+            version,
+            name,
+        })?;
+        Ok(table.add(parent, entry))
     }
 
     /// The path of an inode from the root, without a leading `/`.
@@ -143,25 +164,12 @@ impl Inodes {
         table.node(number).map_or(ROOT_INODE, |node| node.parent)
     }
 
-    /// Notes that the kernel is being told the attributes of this version.
-    pub(crate) fn tell(&self, number: u64, version: Fingerprint) {
-        if let Some(node) = self.table.read().node(number) {
-            node.told.store(version.0, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether the attributes that the kernel has are those of this version.
-    pub(crate) fn was_told(&self, number: u64, version: Fingerprint) -> bool {
+    /// Whether an inode is of this version.
+    pub(crate) fn is_of_version(&self, number: u64, version: Fingerprint) -> bool {
         let table = self.table.read();
-        let node = table.node(number);
-        node.is_some_and(|node| node.told.load(Ordering::Relaxed) == version.0)
-    }
-
-    /// Notes that this version is opened; true where it is the one that was opened last.
-    pub(crate) fn open(&self, number: u64, version: Fingerprint) -> bool {
-        let table = self.table.read();
-        let node = table.node(number);
-        node.is_some_and(|node| node.opened.swap(version.0, Ordering::Relaxed) == version.0)
+        table
+            .node(number)
+            .is_some_and(|node| node.version == version)
     }
 }
 
@@ -171,23 +179,28 @@ impl Table {
         self.nodes.get(index)
     }
 
-    fn find(&self, parent: u64, name: &str) -> Option<u64> {
-        self.children.get(&parent)?.get(name).copied()
+    fn find(&self, parent: u64, entry: &Entry) -> Option<u64> {
+        self.children.get(&parent)?.get(entry).copied()
     }
 
-    fn add(&mut self, parent: u64, name: Arc<str>) -> u64 {
-        self.nodes.push(Node::new(parent, Arc::clone(&name)));
+    fn add(&mut self, parent: u64, entry: Entry) -> u64 {
+        let (name, version) = entry.clone();
+        self.nodes.push(Node {
+            parent,
+            name,
+            version,
+        });
         let number = self.nodes.len() as u64;
         self.children
             .entry(parent)
             .or_default()
-            .insert(name, number);
+            .insert(entry, number);
         number
     }
 
     /// Writes a record in one call; a half-written one, where memory is short, is taken back.
-    fn append(&mut self, parent: u64, name: &str) -> io::Result<()> {
-        let record = record(parent, name)?;
+    fn append(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let record = record.to_bytes()?;
         if let Err(error) = self.log.write_all(&record) {
             self.log.set_len(self.log_bytes)?;
             return Err(error);
@@ -197,47 +210,56 @@ impl Table {
     }
 }
 
-impl Node {
-    fn new(parent: u64, name: Arc<str>) -> Self {
-        Self {
-            parent,
-            name,
-            told: AtomicU64::new(0),
-            opened: AtomicU64::new(0),
-        }
-    }
+/// What the log keeps of an inode.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Record<'a> {
+    parent: u64,
+    version: Fingerprint,
+    name: &'a str,
 }
 
-fn record(parent: u64, name: &str) -> io::Result<Vec<u8>> {
-    let length = u16::try_from(name.len()).map_err(|_| io::ErrorKind::InvalidFilename)?;
-    let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + name.len());
-    record.extend_from_slice(&parent.to_le_bytes());
-    record.extend_from_slice(&length.to_le_bytes());
-    record.extend_from_slice(name.as_bytes());
-    Ok(record)
+impl<'a> Record<'a> {
+    fn to_bytes(self) -> io::Result<Vec<u8>> {
+        let length = u16::try_from(self.name.len()).map_err(|_| io::ErrorKind::InvalidFilename)?;
+        let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + self.name.len());
+        bytes.extend_from_slice(&self.parent.to_le_bytes());
+        bytes.extend_from_slice(&self.version.0.to_le_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(self.name.as_bytes());
+        Ok(bytes)
+    }
+
+    /// The first record, and what follows it.
+    fn parse(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (parent, rest) = bytes.split_first_chunk()?;
+        let (version, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
+        let name = std::str::from_utf8(name)
+            .ok()
+            .filter(|name| !name.is_empty())?;
+        let record = Self {
+            parent: u64::from_le_bytes(*parent),
+            version: Fingerprint(u64::from_le_bytes(*version)),
+            name,
+        };
+        Some((record, rest))
+    }
 }
 
 /// The records of a log, and how many bytes of it are whole records.
-fn parse(bytes: &[u8]) -> (Vec<(u64, &str)>, usize) {
+fn parse(bytes: &[u8]) -> (Vec<Record<'_>>, usize) {
     let mut records = Vec::new();
     let mut rest = bytes;
-    while let Some((parent, name, after)) = parse_record(rest) {
+    while let Some((record, after)) = Record::parse(rest) {
         // A parent was told before its child, so its record comes first.
-        if !(ROOT_INODE..FIRST_LOGGED_INODE + records.len() as u64).contains(&parent) {
+        if !(ROOT_INODE..FIRST_LOGGED_INODE + records.len() as u64).contains(&record.parent) {
             break;
         }
-        records.push((parent, name));
+        records.push(record);
         rest = after;
     }
     (records, bytes.len() - rest.len())
-}
-
-fn parse_record(bytes: &[u8]) -> Option<(u64, &str, &[u8])> {
-    let (parent, rest) = bytes.split_first_chunk()?;
-    let (length, rest) = rest.split_first_chunk()?;
-    let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
-    let name = std::str::from_utf8(name).ok()?;
-    (!name.is_empty()).then_some((u64::from_le_bytes(*parent), name, rest))
 }
 
 #[cfg(test)]
@@ -274,33 +296,69 @@ mod tests {
         })
     }
 
+    const FOLDER: Fingerprint = Fingerprint::DIRECTORY;
+
+    fn folder(parent: u64, name: &str) -> Vec<u8> {
+        let record = Record {
+            parent,
+            version: FOLDER,
+            name,
+        };
+        record.to_bytes().unwrap()
+    }
+
     #[test]
     fn a_successor_gives_every_name_the_same_number() {
         let (inodes, log) = empty();
-        let train = inodes.intern(ROOT_INODE, "train").unwrap();
-        let image = inodes.intern(train, "ä 1.jpg").unwrap();
+        let train = inodes.intern(ROOT_INODE, "train", FOLDER).unwrap();
+        let image = inodes.intern(train, "ä 1.jpg", version("a")).unwrap();
         assert_eq!((train, image), (2, 3));
-        assert_eq!(inodes.intern(train, "ä 1.jpg").unwrap(), image);
+        assert_eq!(
+            inodes.intern(train, "ä 1.jpg", version("a")).unwrap(),
+            image
+        );
 
         let successor = reload(&log);
         assert_eq!(successor.path(image).unwrap(), "train/ä 1.jpg");
         assert_eq!(successor.path(ROOT_INODE).unwrap(), "");
-        assert_eq!(successor.intern(ROOT_INODE, "train").unwrap(), train);
+        assert_eq!(
+            successor.intern(ROOT_INODE, "train", FOLDER).unwrap(),
+            train
+        );
+        assert_eq!(
+            successor.intern(train, "ä 1.jpg", version("a")).unwrap(),
+            image
+        );
+        assert!(successor.is_of_version(image, version("a")));
         assert_eq!(successor.parent(image), train);
-        assert_eq!(successor.intern(ROOT_INODE, "test").unwrap(), 4);
+        assert_eq!(successor.intern(ROOT_INODE, "test", FOLDER).unwrap(), 4);
+    }
+
+    #[test]
+    fn each_version_of_a_file_is_an_inode_of_its_own() {
+        let (inodes, log) = empty();
+        let intern = |hash| inodes.intern(ROOT_INODE, "f", version(hash)).unwrap();
+        let (old, new) = (intern("a"), intern("b"));
+        assert_ne!(old, new);
+        assert_eq!((intern("a"), intern("b")), (old, new));
+        assert_eq!(inodes.path(old), inodes.path(new));
+        let successor = reload(&log);
+        assert!(successor.is_of_version(old, version("a")));
+        assert!(!successor.is_of_version(old, version("b")));
+        assert!(!successor.is_of_version(99, version("a")));
     }
 
     #[test]
     fn a_torn_tail_is_cut_off_wherever_it_was_torn() {
-        let whole = [record(1, "a").unwrap(), record(2, "b").unwrap()].concat();
-        let torn = record(1, "never told").unwrap();
+        let whole = [folder(1, "a"), folder(2, "b")].concat();
+        let torn = folder(1, "never told");
         for kept in 0..torn.len() {
             let (_, mut log) = empty();
             log.write_all(&whole).unwrap();
             log.write_all(&torn[..kept]).unwrap();
             let inodes = reload(&log);
             assert_eq!(log.metadata().unwrap().len(), whole.len() as u64);
-            assert_eq!(inodes.intern(1, "next").unwrap(), 4);
+            assert_eq!(inodes.intern(1, "next", FOLDER).unwrap(), 4);
             assert_eq!(reload(&log).path(4).unwrap(), "next");
         }
     }
@@ -310,21 +368,7 @@ mod tests {
         let (inodes, _log) = empty();
         assert_eq!(inodes.path(0), None);
         assert_eq!(inodes.path(99), None);
-        assert!(inodes.intern(99, "x").is_err());
-    }
-
-    #[test]
-    fn versions_are_told_and_opened_apart() {
-        let (inodes, _log) = empty();
-        let (old, new) = (version("a"), version("b"));
-        let file = inodes.intern(ROOT_INODE, "f").unwrap();
-        assert!(!inodes.was_told(file, old));
-        inodes.tell(file, old);
-        assert!(inodes.was_told(file, old) && !inodes.was_told(file, new));
-        assert!(!inodes.open(file, old), "the first open knows of no pages");
-        assert!(inodes.open(file, old));
-        assert!(!inodes.open(file, new));
-        assert!(inodes.open(file, new));
+        assert!(inodes.intern(99, "x", FOLDER).is_err());
     }
 
     proptest! {
@@ -335,7 +379,7 @@ mod tests {
             let (records, whole) = parse(&bytes);
             let again: Vec<u8> = records
                 .iter()
-                .flat_map(|(parent, name)| record(*parent, name).unwrap())
+                .flat_map(|record| record.to_bytes().unwrap())
                 .collect();
             prop_assert_eq!(&bytes[..whole], &again[..]);
         }

@@ -20,7 +20,7 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use crate::errno::Errno;
-use crate::fs::{Body, FileSystem, Reply};
+use crate::fs::{FileSystem, Reply};
 use crate::journal::{Journal, MAX_ATTEMPTS, Slot};
 use crate::metrics::Metrics;
 use crate::protocol::{self, OperationKind, Request};
@@ -181,22 +181,13 @@ impl<T: Tree> Session<T> {
     }
 
     fn send_reply(&self, unique: u64, reply: &Reply) {
-        if let Some(inode) = reply.stale_attributes {
-            // The kernel says ENOENT when it holds no such inode any more, which is as good.
-            let told = (&self.device).write(&protocol::invalidate_attributes(inode));
-            if let Err(error) = told
-                && error.raw_os_error() != Some(libc::ENOENT)
-            {
-                tracing::debug!(inode, %error, "cannot invalidate attributes");
-            }
-        }
-        match &reply.body {
-            Body::Bytes(bytes) => self.send(unique, 0, &[bytes]),
-            Body::Chunks(chunks) if chunks.len() < MAX_PARTS => {
+        match reply {
+            Reply::Bytes(bytes) => self.send(unique, 0, &[bytes]),
+            Reply::Chunks(chunks) if chunks.len() < MAX_PARTS => {
                 let parts: Vec<&[u8]> = chunks.iter().map(AsRef::as_ref).collect();
                 self.send(unique, 0, &parts);
             }
-            Body::Chunks(chunks) => self.send(unique, 0, &[&chunks.concat()]),
+            Reply::Chunks(chunks) => self.send(unique, 0, &[&chunks.concat()]),
         }
     }
 

@@ -166,9 +166,9 @@ impl Mounted {
     }
 
     fn body(&self, inode: u64, operation: Operation) -> Vec<u8> {
-        match self.ask(inode, operation).unwrap().body {
-            Body::Bytes(bytes) => bytes,
-            Body::Chunks(chunks) => chunks.concat(),
+        match self.ask(inode, operation).unwrap() {
+            Reply::Bytes(bytes) => bytes,
+            Reply::Chunks(chunks) => chunks.concat(),
         }
     }
 
@@ -177,22 +177,30 @@ impl Mounted {
         u64_at(&self.body(parent, Operation::Lookup { name }), 0)
     }
 
-    /// Opens a file: handle, whether pages are kept, whether attributes are stale.
-    fn open(&self, inode: u64) -> (u64, bool, bool) {
-        let reply = self.ask(inode, Operation::Open { flags: 0 }).unwrap();
-        let Body::Bytes(bytes) = reply.body else {
+    /// Opens a file: its handle.
+    fn open(&self, inode: u64) -> Result<u64, Errno> {
+        let reply = self.ask(inode, Operation::Open { flags: 0 })?;
+        let Reply::Bytes(bytes) = reply else {
             panic!("no structure");
         };
-        let keeps = bytes[8] & 2 != 0;
-        (u64_at(&bytes, 0), keeps, reply.stale_attributes.is_some())
+        assert_eq!(bytes[8] & 2, 2, "pages are kept");
+        Ok(u64_at(&bytes, 0))
+    }
+
+    /// The size that the kernel is told of an inode.
+    fn size(&self, inode: u64) -> Result<u64, Errno> {
+        match self.ask(inode, Operation::Getattr)? {
+            Reply::Bytes(bytes) => Ok(u64_at(&bytes, 16 + 8)),
+            Reply::Chunks(_) => panic!("no structure"),
+        }
     }
 
     fn read(&self, inode: u64, handle: u64) -> Result<String, Errno> {
         let all = range(handle, 0, 4096);
         self.ask(inode, Operation::Read(all))
-            .map(|reply| match reply.body {
-                Body::Chunks(chunks) => String::from_utf8(chunks.concat()).unwrap(),
-                Body::Bytes(_) => panic!("no content"),
+            .map(|reply| match reply {
+                Reply::Chunks(chunks) => String::from_utf8(chunks.concat()).unwrap(),
+                Reply::Bytes(_) => panic!("no content"),
             })
     }
 
@@ -244,7 +252,7 @@ fn a_path_is_walked_to_its_bytes() {
     let mount = mounted(&[("train/a", "alpha"), ("train/b", "beta")]);
     let train = mount.lookup(ROOT_INODE, "train");
     let file = mount.lookup(train, "b");
-    let (handle, ..) = mount.open(file);
+    let handle = mount.open(file).unwrap();
     assert_eq!(mount.read(file, handle).unwrap(), "beta");
 }
 
@@ -265,21 +273,25 @@ fn what_is_missing_is_remembered_as_missing() {
 }
 
 #[test]
-fn pages_are_kept_while_the_version_is_the_same() {
+fn two_versions_are_two_inodes_and_the_old_one_stays_readable() {
     let mount = mounted(&[("f", "one")]);
-    let file = mount.lookup(ROOT_INODE, "f");
-    let opens = [mount.open(file), mount.open(file)].map(|(_, keeps, stale)| (keeps, stale));
-    assert_eq!(opens, [(false, false), (true, false)]);
+    let old = mount.lookup(ROOT_INODE, "f");
+    let reader = mount.open(old).unwrap();
     mount.write("f", "two and longer");
-    let (_, keeps, stale) = mount.open(file);
     assert_eq!(
-        (keeps, stale),
-        (false, true),
-        "pages and size are of the old version"
+        mount.open(old),
+        Err(libc::ESTALE),
+        "the kernel looks it up again"
     );
-    mount.body(file, Operation::Getattr);
-    let (_, keeps, stale) = mount.open(file);
-    assert_eq!((keeps, stale), (true, false));
+    let new = mount.lookup(ROOT_INODE, "f");
+    assert_ne!(new, old);
+    let second = mount.open(new).unwrap();
+    assert_eq!(mount.read(new, second).unwrap(), "two and longer");
+    assert_eq!(mount.read(old, reader).unwrap(), "one");
+    assert_eq!((mount.size(old), mount.size(new)), (Ok(3), Ok(14)));
+    let handle = reader;
+    mount.ask(old, Operation::Release { handle }).unwrap();
+    assert_eq!(mount.size(old), Err(libc::ESTALE), "nobody has it any more");
 }
 
 #[test]
@@ -287,19 +299,18 @@ fn a_successor_goes_on_with_inodes_and_handles() {
     let mut mount = mounted(&[("d/f", "content")]);
     let folder = mount.lookup(ROOT_INODE, "d");
     let file = mount.lookup(folder, "f");
-    let (handle, ..) = mount.open(file);
+    let handle = mount.open(file).unwrap();
     mount.take_over();
     assert_eq!(mount.read(file, handle).unwrap(), "content");
     assert_eq!(mount.lookup(folder, "f"), file);
-    let (_, keeps, _) = mount.open(file);
-    assert!(!keeps, "nobody knows which version the pages are of");
+    mount.open(file).unwrap();
 }
 
 #[test]
 fn a_successor_never_mixes_two_versions_in_one_handle() {
     let mut mount = mounted(&[("f", "old")]);
     let file = mount.lookup(ROOT_INODE, "f");
-    let (handle, ..) = mount.open(file);
+    let handle = mount.open(file).unwrap();
     mount.write("f", "new");
     mount.take_over();
     assert_eq!(mount.read(file, handle), Err(libc::ESTALE));
@@ -339,8 +350,7 @@ fn a_plus_listing_saves_the_lookups() {
     let file = mount.lookup(ROOT_INODE, "a");
     assert_eq!(u64_at(&entry, 0), file);
     assert_eq!(u64_at(&entry, 40 + 8), 5, "size");
-    let (_, _, stale) = mount.open(file);
-    assert!(!stale, "the listing told the attributes");
+    mount.open(file).unwrap();
 }
 
 #[test]

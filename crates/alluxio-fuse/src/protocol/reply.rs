@@ -19,9 +19,6 @@ const DIRENT_BYTES: usize = 24;
 /// Bytes of `struct fuse_entry_out`.
 const ENTRY_BYTES: usize = 128;
 
-/// `FUSE_NOTIFY_INVAL_INODE`.
-const NOTIFY_INVALIDATE_INODE: i32 = 2;
-
 /// The size of blocks in `stat`: what `cat` and `cp` read at a time. Larger makes language
 /// runtimes set aside as much for every open file.
 const PREFERRED_BLOCK_BYTES: u32 = 128 << 10;
@@ -91,18 +88,17 @@ impl Init {
     /// ASYNC_READ and PARALLEL_DIROPS: several requests on one inode at a time. BIG_WRITES is how
     /// kernels before 7.28 allow large messages at all; MAX_PAGES allows 1 MiB of READ.
     /// DO_READDIRPLUS with AUTO: attributes with the listing where they are wanted.
-    /// AUTO_INVAL_DATA: pages go when size or mtime of an inode change.
+    /// Not AUTO_INVAL_DATA, which asks for attributes while a file is read: an inode is one version
+    /// of a file here, so its pages never have to go.
     pub(crate) fn negotiate(kernel_minor: u32, offered: u64, max_read_bytes: u32) -> Self {
         const ASYNC_READ: u64 = 1;
         const BIG_WRITES: u64 = 1 << 5;
-        const AUTO_INVAL_DATA: u64 = 1 << 12;
         const DO_READDIRPLUS: u64 = 1 << 13;
         const READDIRPLUS_AUTO: u64 = 1 << 14;
         const PARALLEL_DIROPS: u64 = 1 << 18;
         const MAX_PAGES: u64 = 1 << 22;
         let wanted = ASYNC_READ
             | BIG_WRITES
-            | AUTO_INVAL_DATA
             | DO_READDIRPLUS
             | READDIRPLUS_AUTO
             | PARALLEL_DIROPS
@@ -125,17 +121,6 @@ pub(crate) fn header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEA
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
     bytes[4..8].copy_from_slice(&(-errno).to_ne_bytes());
     bytes[8..].copy_from_slice(&unique.to_ne_bytes());
-    bytes
-}
-
-/// A whole notification that the kernel's attributes of an inode are no longer true: header and
-/// `struct fuse_notify_inval_inode_out`. The negative offset leaves its pages alone.
-pub(crate) fn invalidate_attributes(inode: u64) -> Vec<u8> {
-    let mut body = Body::with_capacity(24);
-    body.u64(inode).i64(-1).i64(0);
-    // A notification carries its (positive) code where an answer has its error, and no request.
-    let mut bytes = header(0, -NOTIFY_INVALIDATE_INODE, body.0.len()).to_vec();
-    bytes.extend_from_slice(&body.0);
     bytes
 }
 
