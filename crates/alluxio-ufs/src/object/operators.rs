@@ -61,10 +61,7 @@ impl Operators {
         match (error.kind(), &self.config.credentials) {
             (ErrorKind::PermissionDenied, Credentials::Anonymous) => subject.error(
                 UfsErrorKind::PermissionDenied,
-                format!(
-                    "the store refuses it without credentials (403): {}",
-                    words_of(error)
-                ),
+                with_words("the store refuses it without credentials (403)", error),
                 "give the dataset credentials that may read and list the bucket",
             ),
             _ => from_opendal(subject, error),
@@ -146,13 +143,13 @@ pub(super) fn from_opendal(subject: &Subject, error: &opendal::Error) -> UfsErro
         ErrorKind::NotFound => subject.not_found(),
         ErrorKind::PermissionDenied => subject.error(
             UfsErrorKind::PermissionDenied,
-            format!("the store refuses it (403): {}", words_of(error)),
+            with_words("the store refuses it (403)", error),
             "check the dataset's credentials and that they allow s3:GetObject and s3:ListBucket",
         ),
         // While a request runs, OpenDAL says this of a bucket that does not exist.
         ErrorKind::ConfigInvalid => subject.error(
             UfsErrorKind::NotFound,
-            format!("the bucket does not exist (404): {}", words_of(error)),
+            with_words("the bucket does not exist (404)", error),
             "check bucket, endpoint and region of the dataset's UFS",
         ),
         ErrorKind::IsADirectory => subject.is_directory(),
@@ -168,6 +165,14 @@ pub(super) fn from_opendal(subject: &Subject, error: &opendal::Error) -> UfsErro
             words_of(error),
             "check endpoint and region of the dataset's UFS, and what the store logs",
         ),
+    }
+}
+
+/// A cause, and the store's own words for it where it sent any: an answer to HEAD has none.
+fn with_words(cause: &str, error: &opendal::Error) -> String {
+    match words_of(error) {
+        words if words.is_empty() => cause.to_owned(),
+        words => format!("{cause}: {words}"),
     }
 }
 
