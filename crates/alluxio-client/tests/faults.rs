@@ -15,6 +15,9 @@ use alluxio_client::source::OpenedFile;
 use alluxio_client::worker::{PageAnswer, Workers};
 use alluxio_client::{BytesBySource, Client, ErrorKind, FallbackReason, WorkerEndpoint};
 use alluxio_wire::{PageSize, WorkerAddress, WorkerId};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
 use support::{Folder, PAGE, Reply, ScriptedWorker, nobody};
 
 /// One page and a short one.
@@ -114,6 +117,36 @@ async fn an_empty_close_is_a_miss_and_not_a_death() {
     assert_eq!(asked, 2);
     assert!(misses.targets().is_empty() || also_misses.targets().is_empty());
     assert_eq!(client.metrics().fallbacks(FallbackReason::Miss), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_with_a_request_in_its_hands_is_no_miss() {
+    let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), 10)).collect();
+    let folder = Folder::with(&files);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dying = listener.local_addr().unwrap();
+    let dies = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read(&mut [0; 64]).await.unwrap();
+        // As the kernel does for a killed process: nobody listens any more, then connections close.
+        drop(listener);
+    });
+    let next = ScriptedWorker::holding(&folder).await;
+    let workers = [dying.to_string(), next.host_port()];
+    let client = folder.client(&workers, PLAIN).await;
+    let owned = |name: &&String| client.worker_of(name).unwrap().http_port == dying.port();
+    let name = names.iter().find(owned).unwrap();
+    let read = client
+        .open(name)
+        .await
+        .unwrap()
+        .read_at(0, 10)
+        .await
+        .unwrap();
+    dies.await.unwrap();
+    assert_eq!(read.by_source.next_worker, 10);
+    assert_eq!(client.metrics().fallbacks(FallbackReason::Miss), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

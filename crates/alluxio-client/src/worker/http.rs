@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Client, Response};
+use tokio::net::TcpStream;
 
 use super::health::Health;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,10 +51,12 @@ pub(super) enum Exchange {
 #[derive(Debug)]
 pub(super) struct Http {
     client: Client,
+    connect_timeout: Duration,
 }
 
 impl Http {
     pub(super) fn new(timeout: Duration, max_inflight: usize) -> Result<Self> {
+        let connect_timeout = CONNECT_TIMEOUT.min(timeout);
         let client = Client::builder()
             .tls_backend_preconfigured(no_tls()?)
             .http1_only()
@@ -61,12 +64,15 @@ impl Http {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+            .connect_timeout(connect_timeout)
             .pool_max_idle_per_host(max_inflight.min(MAX_IDLE_CONNECTIONS))
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build()
             .map_err(|error| cannot_start(&error))?;
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            connect_timeout,
+        })
     }
 
     /// Sends a GET request and reads at most `limit` bytes of the body. Where the worker's host
@@ -108,7 +114,22 @@ impl Http {
         let request = self.client.get(format!("{base}{target}")).timeout(timeout);
         match request.send().await {
             Ok(response) => read(response, limit).await,
-            Err(error) => before_answer(&error),
+            Err(error) => match before_answer(&error) {
+                Exchange::EmptyClose => self.after_empty_close(base).await,
+                exchange => exchange,
+            },
+        }
+    }
+
+    /// Tells the two reasons for a close without a byte apart: a worker that does not hold the page
+    /// still listens, one that has just died while a kept connection was in use does not.
+    async fn after_empty_close(&self, base: &str) -> Exchange {
+        let host_and_port = base.trim_start_matches("http://");
+        let connect = TcpStream::connect(host_and_port);
+        match tokio::time::timeout(self.connect_timeout, connect).await {
+            Ok(Ok(_listens)) => Exchange::EmptyClose,
+            Ok(Err(error)) => Exchange::Unreachable(error.to_string()),
+            Err(_elapsed) => Exchange::Unreachable("no connection in time".to_owned()),
         }
     }
 }
