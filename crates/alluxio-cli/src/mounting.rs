@@ -86,7 +86,7 @@ pub(crate) fn metrics_name(namespace: &str, name: &str, mountpoint: &Path) -> St
     const LONGEST_NAME: usize = 48;
     let hash = Sha256::digest(mountpoint.as_os_str().as_encoded_bytes());
     let mut who = format!("{namespace}_{name}");
-    who.truncate(LONGEST_NAME);
+    who.truncate(who.floor_char_boundary(LONGEST_NAME));
     format!("{who}_{}{METRICS_ENDING}", &hex::encode(hash)[..8])
 }
 
@@ -117,7 +117,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Reads a daemon's metrics.
-pub(crate) async fn metrics(socket: &Path) -> Result<String> {
+pub(crate) async fn metrics(socket: &Path) -> std::io::Result<String> {
     let read = async {
         let stream = UnixStream::connect(socket).await?;
         let mut text = String::new();
@@ -125,13 +125,9 @@ pub(crate) async fn metrics(socket: &Path) -> Result<String> {
             .take(MAX_METRICS_BYTES)
             .read_to_string(&mut text)
             .await?;
-        Ok::<_, std::io::Error>(text)
+        Ok(text)
     };
-    tokio::time::timeout(METRICS_TIMEOUT, read)
-        .await
-        .map_err(std::io::Error::from)
-        .and_then(|read| read)
-        .with_context(|| format!("no metrics from {}", socket.display()))
+    tokio::time::timeout(METRICS_TIMEOUT, read).await?
 }
 
 impl Mounted {
@@ -172,7 +168,9 @@ impl Mounted {
 
     /// The daemon's metrics as they stand.
     pub(crate) async fn metrics(&self) -> Result<String> {
-        metrics(&self.metrics_socket).await
+        let socket = &self.metrics_socket;
+        let told = metrics(socket).await;
+        told.with_context(|| format!("no metrics from {}", socket.display()))
     }
 
     /// Waits until somebody unmounts.

@@ -18,6 +18,7 @@ pub(crate) mod sources;
 pub(crate) mod workers;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use alluxio_client::Client;
@@ -50,7 +51,7 @@ struct Stage {
     /// Everything that the quickstart writes; removed at the end.
     state: TempDir,
     /// What the mounts must show.
-    expected: Vec<Expected>,
+    expected: Arc<Vec<Expected>>,
     /// Serves the dataset.
     s3: S3Server,
     /// What `AlluxioDataset` and Secret together mean.
@@ -156,7 +157,7 @@ async fn prepare(arguments: &QuickstartArguments) -> Result<Stage> {
     ))?;
     Ok(Stage {
         state,
-        expected,
+        expected: Arc::new(expected),
         s3,
         config,
     })
@@ -269,19 +270,25 @@ impl Stage {
     /// Reads everything through the mount once.
     async fn measure(&self, label: &'static str, mounted: &Mounted) -> Result<Row> {
         let before = Sources::parse(&mounted.metrics().await?);
-        let pass = self.read(label, mounted.mountpoint())?;
+        let pass = self.read(label, mounted.mountpoint()).await?;
         let after = Sources::parse(&mounted.metrics().await?);
         Ok(Row::new(label, pass, after - before))
     }
 
-    fn read(&self, label: &'static str, mountpoint: &Path) -> Result<Pass> {
+    async fn read(&self, label: &'static str, mountpoint: &Path) -> Result<Pass> {
         let bar = ProgressBar::new(self.expected.iter().map(|file| file.length).sum());
         let template = "{msg:30} {bar:30} {binary_bytes}/{binary_total_bytes}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
         bar.set_message(label);
-        let pass = tokio::task::block_in_place(|| read::pass(mountpoint, &self.expected, &bar));
+        let (root, expected, shown) = (
+            mountpoint.to_owned(),
+            Arc::clone(&self.expected),
+            bar.clone(),
+        );
+        let pass =
+            tokio::task::spawn_blocking(move || read::pass(&root, &expected, &shown)).await?;
         bar.finish_and_clear();
         let pass = pass.with_context(|| format!("reading {label}"))?;
         output::line(format!(

@@ -128,7 +128,7 @@ async fn a_worker_that_dies_with_a_request_in_its_hands_is_no_miss() {
     let dying = listener.local_addr().unwrap();
     let dies = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream.read(&mut [0; 64]).await.unwrap();
+        stream.read_exact(&mut [0; 64]).await.unwrap();
         // As the kernel does for a killed process: nobody listens any more, then connections close.
         drop(listener);
     });

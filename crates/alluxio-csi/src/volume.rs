@@ -93,6 +93,13 @@ pub enum VolumeError {
     /// The node-stage secret cannot be used.
     #[error("the node-stage secret: {0}")]
     Secret(#[source] ConfigError),
+    /// The dataset signs in by a Secret, and none came.
+    #[error(
+        "the node-stage secret is empty, and the dataset needs credentials; put the access key id \
+         and the secret access key into the Secret that the dataset names. The node's own \
+         credentials are never used in their place"
+    )]
+    NoCredentials,
     /// The mount options have another shape.
     #[error(
         "volume attribute `{MOUNT_OPTIONS_KEY}`: {0}; it must be a JSON object with uid, gid, \
@@ -131,15 +138,19 @@ impl Volume {
         })
     }
 
-    /// The client's configuration with the credentials of a node-stage secret; as it is, where no
-    /// secret came.
+    /// The client's configuration with the credentials of a node-stage secret.
+    ///
+    /// Without a secret only an anonymous dataset can be mounted: whoever may empty a Secret in a
+    /// namespace must not come to read with what the node itself may.
     pub fn config_with(&self, secrets: HashMap<String, String>) -> Result<Config, VolumeError> {
         if secrets.is_empty() {
-            return Ok(self.config.clone());
+            return match self.config.ufs.credentials {
+                Credentials::Environment => Err(VolumeError::NoCredentials),
+                _ => Ok(self.config.clone()),
+            };
         }
         let secrets: BTreeMap<String, String> = secrets.into_iter().collect();
         self.config
-            .clone()
             .with_credentials(&secrets)
             .map_err(VolumeError::Secret)
     }
@@ -231,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    const YAML: &str = "ufs: {uri: 's3://bucket/data/'}";
+    const YAML: &str = "ufs: {uri: 's3://bucket/data/', anon: true}";
 
     fn context(pairs: &[(&str, &str)]) -> HashMap<String, String> {
         let base = [(CONFIG_KEY, YAML), (DATASET_KEY, "ns/name")];
@@ -242,6 +253,21 @@ mod tests {
 
     fn error_of(context: &HashMap<String, String>) -> String {
         Volume::parse(context).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_nodes_own_credentials_never_stand_in_for_an_empty_secret() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let context = HashMap::from([
+            pair(CONFIG_KEY, "ufs: {uri: 's3://bucket/data/'}"),
+            pair(DATASET_KEY, "vision/imagenet"),
+        ]);
+        let volume = Volume::parse(&context).unwrap();
+        let refused = volume.config_with(HashMap::new()).unwrap_err();
+        assert!(matches!(refused, VolumeError::NoCredentials));
+        let secret = HashMap::from([pair("key", "K"), pair("secret", "S")]);
+        let config = volume.config_with(secret).unwrap();
+        assert!(matches!(config.ufs.credentials, Credentials::Keys { .. }));
     }
 
     #[test]

@@ -99,9 +99,10 @@ async fn a_volume_that_is_staged_otherwise_is_told_so_and_stays_readable() {
         .await
         .unwrap();
     let mut other = driver.stage_request();
-    other
-        .volume_context
-        .insert(CONFIG.to_owned(), "ufs: {uri: 's3://other/data/'}".into());
+    other.volume_context.insert(
+        CONFIG.to_owned(),
+        "ufs: {uri: 's3://other/data/', anon: true}".into(),
+    );
     let refused = node.node_stage_volume(other).await.unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
     for part in ["volume-1", "other volume attributes", "unstage it before"] {

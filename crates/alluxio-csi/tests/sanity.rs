@@ -38,7 +38,7 @@ use common::{SHORT, TestMounter, can_mount, leave_out, mounts_below, say, text, 
 
 /// Attributes and secrets as the suite's files spell them.
 const PARAMETERS: &str = "
-alluxio-dataset.io/config: \"ufs: {uri: 's3://bucket/data/'}\"
+alluxio-dataset.io/config: \"ufs: {uri: 's3://bucket/data/', anon: true}\"
 alluxio-dataset.io/dataset: vision/imagenet
 alluxio-dataset.io/mount-options: '{\"uid\": 1000}'
 ";

@@ -73,16 +73,23 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Asks every daemon that has a socket in the folder; one that is gone has its socket removed.
+/// Asks every daemon that has a socket in the folder; one that is gone has its socket removed, one
+/// that is slow is left out this time.
 async fn gather(folder: PathBuf) -> String {
+    let asked = sockets(&folder).into_iter().map(|socket| async move {
+        let told = mounting::metrics(&socket).await;
+        (socket, told)
+    });
     let mut texts = Vec::new();
-    for socket in sockets(&folder) {
-        match mounting::metrics(&socket).await {
+    for (socket, told) in futures::future::join_all(asked).await {
+        match told {
             Ok(text) => texts.push((dataset_of(&socket), text)),
-            Err(error) => {
-                tracing::debug!(%error, "a mount's daemon is gone");
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 // Another scrape may have been faster.
                 let _gone = std::fs::remove_file(&socket);
+            }
+            Err(error) => {
+                tracing::warn!(socket = %socket.display(), %error, "a mount tells no metrics");
             }
         }
     }

@@ -12,6 +12,7 @@ use alluxio_fuse::{AgentSpawner, DaemonSpawner, Mount, MountError, MountOptions,
 use alluxio_telemetry::health::Health;
 use alluxio_telemetry::metrics;
 use anyhow::{Context, Result};
+use prometheus::{IntCounterVec, Opts};
 use tokio::sync::Mutex;
 
 use super::mounter::log_format;
@@ -54,7 +55,8 @@ pub(crate) async fn csi(arguments: CsiArguments) -> Result<()> {
         offer_folder(folder)
             .with_context(|| format!("cannot make {} for the mounter", folder.display()))?;
     }
-    let mounter = Arc::new(FuseMounter::new(arguments.mounter_socket)?);
+    let registry = prometheus::Registry::new();
+    let mounter = Arc::new(FuseMounter::new(arguments.mounter_socket, &registry)?);
     let server = Server::bind(options, mounter)?;
     let health = Health::starting();
     if registers {
@@ -62,7 +64,6 @@ pub(crate) async fn csi(arguments: CsiArguments) -> Result<()> {
     } else {
         health.set_ready();
     }
-    let registry = prometheus::default_registry().clone();
     let _server = match service.metrics_listen {
         Some(address) => Some(metrics::serve(address, vec![registry], health).await?),
         None => None,
@@ -102,10 +103,24 @@ struct FuseMounter {
     metrics_folder: Option<PathBuf>,
     /// By mount point. Never dropped by the end of this process: a mount outlives it.
     mounts: Mutex<HashMap<PathBuf, ManuallyDrop<Arc<Mount>>>>,
+    /// Mounts that this process made, by how it went.
+    made: IntCounterVec,
 }
 
 impl FuseMounter {
-    fn new(mounter_socket: Option<PathBuf>) -> Result<Self> {
+    fn new(mounter_socket: Option<PathBuf>, registry: &prometheus::Registry) -> Result<Self> {
+        let made = IntCounterVec::new(
+            Opts::new(
+                "alluxio_csi_mounts_total",
+                "Mounts made for volumes, by result.",
+            ),
+            &["result"],
+        )?;
+        registry.register(Box::new(made.clone()))?;
+        // Known from the start, so that a rate over them is one from the first mount on.
+        for result in ["success", "failure"] {
+            made.with_label_values(&[result]);
+        }
         let metrics_folder = mounter_socket
             .as_deref()
             .and_then(Path::parent)
@@ -121,6 +136,7 @@ impl FuseMounter {
             spawner,
             metrics_folder,
             mounts: Mutex::new(HashMap::new()),
+            made,
         })
     }
 
@@ -148,9 +164,14 @@ impl FuseMounter {
 impl Mounter for FuseMounter {
     async fn mount(&self, volume: &VolumeMount) -> Result<(), alluxio_csi::MountError> {
         let request = self.request(volume);
-        let mount = mounting::start(request, Arc::clone(&self.spawner))
-            .await
-            .map_err(|error| csi_error(&error))?;
+        let started = mounting::start(request, Arc::clone(&self.spawner)).await;
+        let result = if started.is_ok() {
+            "success"
+        } else {
+            "failure"
+        };
+        self.made.with_label_values(&[result]).inc();
+        let mount = started.map_err(|error| csi_error(&error))?;
         let mount = ManuallyDrop::new(Arc::new(mount));
         self.mounts
             .lock()
@@ -178,7 +199,10 @@ fn csi_error(error: &MountError) -> alluxio_csi::MountError {
         | MountError::Device(_)
         | MountError::Memory(_)
         | MountError::Unmount { .. } => MountErrorKind::Internal,
-        MountError::Mount { .. } => MountErrorKind::PermissionDenied,
+        MountError::Mount { source, .. } => match source.kind() {
+            std::io::ErrorKind::PermissionDenied => MountErrorKind::PermissionDenied,
+            _ => MountErrorKind::Internal,
+        },
         // Bad credentials, a missing bucket, a mounter that is not up: a retry may meet them mended.
         MountError::Spawn(_) | MountError::Daemon(_) => MountErrorKind::Unavailable,
     };

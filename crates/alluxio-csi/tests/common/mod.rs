@@ -348,7 +348,7 @@ pub(crate) fn volume_context() -> HashMap<String, String> {
     let pairs = [
         (
             "alluxio-dataset.io/config",
-            "ufs: {uri: 's3://bucket/data/'}",
+            "ufs: {uri: 's3://bucket/data/', anon: true}",
         ),
         ("alluxio-dataset.io/dataset", "vision/imagenet"),
         (
