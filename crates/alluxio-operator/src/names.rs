@@ -13,7 +13,8 @@ pub const FINALIZER: &str = "data.alluxio.io/cleanup";
 pub const DRIVER: &str = "csi.alluxio-dataset.io";
 /// Label: the dataset's name, hashed when it is too long for a label.
 pub const LABEL_DATASET: &str = "data.alluxio.io/dataset";
-/// Label: the dataset's uid. An object that does not carry it is not ours and is never touched.
+/// Label: the dataset's uid. An object that does not carry it is not ours and is left alone, but
+/// for the loads that users made for a dataset: they are deleted with it.
 pub const LABEL_DATASET_UID: &str = "data.alluxio.io/dataset-uid";
 /// Annotation on the cluster-scoped volume: `namespace/name` of the dataset, in full.
 pub const ANNOTATION_DATASET: &str = "data.alluxio.io/dataset";

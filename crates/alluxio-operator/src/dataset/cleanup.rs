@@ -79,7 +79,8 @@ enum Remains {
     Something,
 }
 
-/// Deletes what is not being deleted yet; gives the names of what is still there.
+/// Deletes what is not being deleted yet; gives the names of what is still there. Users' own loads
+/// too: without the dataset nobody could follow their jobs, or stop them.
 async fn delete_loads(dataset: &AlluxioDataset, context: &Context) -> Result<String, Error> {
     let namespace = dataset.namespace().unwrap_or_default();
     let listed = loads_of(context, &namespace, &dataset.name_any()).await;

@@ -27,7 +27,8 @@ pub struct Plan {
     pub volume: VolumePlan,
     /// A load to make.
     pub load: Option<AlluxioDataLoad>,
-    /// Loads to delete: superseded ones, which stops them, and finished ones beyond the history.
+    /// Loads of our making to delete: superseded ones, which stops them, and finished ones beyond
+    /// the history.
     pub delete_loads: Vec<String>,
 }
 
@@ -174,11 +175,12 @@ fn loads_to_delete(
     observed: &Observed,
 ) -> Vec<String> {
     let wanted_name = wanted.map(ResourceExt::name_any);
-    let staying = observed.loads.iter().filter(|load| !is_leaving(*load));
+    let ours = observed.loads.iter().filter(|l| is_ours(*l, dataset.uid));
+    let staying = ours.filter(|load| !is_leaving(*load));
     let (finished, running): (Vec<_>, Vec<_>) = staying.partition(|l| l.state().is_final());
     let superseded = running
         .into_iter()
-        .filter(|load| is_ours(*load, dataset.uid) && Some(load.name_any()) != wanted_name);
+        .filter(|load| Some(load.name_any()) != wanted_name);
     let limit = usize::try_from(dataset.object.spec.load.history_limit).unwrap_or(0);
     let old = beyond_history(finished, limit);
     superseded.chain(old).map(ResourceExt::name_any).collect()

@@ -260,7 +260,10 @@ fn a_users_own_load_is_not_superseded() {
 
 #[test]
 fn the_oldest_finished_loads_go_beyond_the_history() {
-    let ended = |name: &str, at| a_load().named(name).ended(LoadState::Succeeded, at).into();
+    let ended = |name: &str, at| {
+        let load = a_load().named(name).made_for("uid-1");
+        load.ended(LoadState::Succeeded, at).into()
+    };
     let loads = vec![ended("new", 30), ended("old", 10), ended("middle", 20)];
     let made = Observed {
         loads,
@@ -270,6 +273,16 @@ fn the_oldest_finished_loads_go_beyond_the_history() {
     assert_eq!(plan.delete_loads, ["old"]);
     let all = planned(a_dataset().keeping_history_of(0), &made).delete_loads;
     assert_eq!(all, ["old", "middle", "new"]);
+}
+
+#[test]
+fn a_users_own_finished_load_is_not_pruned() {
+    let made = Observed {
+        loads: vec![a_load().ended(LoadState::Succeeded, 1).into()],
+        ..observed()
+    };
+    let plan = planned(a_dataset().keeping_history_of(0), &made);
+    assert!(plan.delete_loads.is_empty(), "{:?}", plan.delete_loads);
 }
 
 #[test]
