@@ -1,7 +1,7 @@
 //! Step 1: what is there now? Reads only, each bounded.
 //!
 //! Of a Secret only the names of its keys are kept: its values are dropped while they are parsed,
-//! and the kubelet alone hands them to the mount.
+//! and the kubelet alone hands them to the mount. No error and no log repeats what was read.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Secret
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Error as _, IgnoredAny};
 
 use super::{client_config, validate};
 use crate::context::Context;
@@ -166,15 +166,50 @@ async fn secret(
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
     let url = format!("{}/{name}", secrets.resource_url());
     let request = http_get(&url)?;
-    match context.client.request::<SecretKeys>(request).await {
-        Ok(secret) => Ok(SecretState::Keys(secret.data.into_keys().collect())),
+    // As text: where the client parses an answer itself, it logs one that it cannot read.
+    match context.client.request_text(request).await {
+        Ok(text) => Ok(SecretState::Keys(keys_in(&text)?)),
+        Err(kube::Error::FromUtf8(_)) => Err(no_secret()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(SecretState::Missing),
         Err(error) => Err(error),
     }
+}
+
+/// The names of a Secret's keys.
+fn keys_in(text: &str) -> Result<Vec<String>, kube::Error> {
+    let secret: SecretKeys = serde_json::from_str(text).map_err(|_| no_secret())?;
+    Ok(secret.data.into_keys().collect())
+}
+
+/// A parser's own words may quote a value.
+fn no_secret() -> kube::Error {
+    kube::Error::SerdeError(serde_json::Error::custom("the answer is not a Secret"))
 }
 
 fn http_get(url: &str) -> Result<http::Request<Vec<u8>>, kube::Error> {
     http::Request::get(url)
         .body(Vec::new())
         .map_err(kube::Error::HttpError)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn of_a_secret_only_the_keys_are_kept() {
+        let keys = keys_in(r#"{"kind":"Secret","data":{"key":"aHVudGVy"}}"#).unwrap();
+        assert_eq!(keys, ["key"]);
+        assert!(keys_in(r#"{"kind":"Secret"}"#).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_unreadable_secret_is_not_repeated() {
+        for text in [r#"{"data":"aHVudGVy"}"#, r#"{"data":{"key":"aHVudGVy"#] {
+            let error = keys_in(text).unwrap_err();
+            let said = format!("{error} {error:?}");
+            assert!(!said.contains("aHVudGVy"), "{said}");
+        }
+    }
 }
