@@ -18,10 +18,11 @@ use serde_json::Value;
 /// A worker that does not accept a connection for so long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A health check is answered from memory.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A status may need the under-store, a submit the job's first listing.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Progress with twenty failures of long names is some 50 KiB; whoever sends more is no worker.
+/// A worker lists up to 100 failures, and a failure with a path of the longest kind (1 KiB), and a
+/// reason that repeats it, is some 3 KiB: three times that list. Whoever sends more is no worker.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// How much of a worker's error text a message repeats.
 const MAX_QUOTED_BYTES: usize = 300;
@@ -129,7 +130,7 @@ impl WorkerApi {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
-            .map_err(|e| WorkerError::Client(with_causes(&e)))?;
+            .map_err(|e| WorkerError::Client(innermost_cause(&e)))?;
         Ok(Self { http })
     }
 
@@ -249,7 +250,7 @@ fn failed(worker: &WorkerEndpoint, error: &reqwest::Error) -> WorkerError {
     if error.is_connect() || error.is_builder() {
         return WorkerError::Unreachable {
             worker,
-            cause: with_causes(error),
+            cause: innermost_cause(error),
         };
     }
     WorkerError::Closed { worker }
@@ -270,8 +271,9 @@ fn unreadable(worker: &WorkerEndpoint, cause: &dyn fmt::Display) -> WorkerError 
     }
 }
 
-/// An error's whole chain without its URL, which the caller's message names already.
-fn with_causes(error: &reqwest::Error) -> String {
+/// What an error comes from in the end: what is around it says that a request failed, and its URL,
+/// and the caller's message says both already.
+fn innermost_cause(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     let mut last = error.to_string();
     while let Some(inner) = cause {
