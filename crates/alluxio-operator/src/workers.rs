@@ -18,10 +18,11 @@ use crate::worker_api::{WorkerApi, WorkerEndpoint, WorkerError};
 const ETCD_TIMEOUT: Duration = Duration::from_secs(3);
 /// More workers than the largest Alluxio cluster has; bounds memory and requests.
 const MAX_WORKERS: usize = 1024;
-/// Health checks under way at one time: a full round of 1,024 dead workers stays in the deadline.
-const PARALLEL_CHECKS: usize = 128;
-/// The most that one round of health checks takes.
-const SURVEY_DEADLINE: Duration = Duration::from_secs(8);
+/// Health checks under way at one time: 1,024 dead workers take four turns of `HEALTH_TIMEOUT`,
+/// which stays in the deadline, and the sockets stay far below a process's usual 1,024.
+const PARALLEL_CHECKS: usize = 256;
+/// The most that one round of health checks takes: four turns, and a little.
+const SURVEY_DEADLINE: Duration = Duration::from_secs(10);
 /// How many workers are asked about the root before it stays unknown.
 const ROOT_ATTEMPTS: usize = 3;
 /// Reconciles that follow one another within this time share a survey: a running load updates
@@ -305,6 +306,7 @@ mod tests {
         reason = "a test fails by panicking"
     )]
     use super::*;
+    use crate::worker_api::HEALTH_TIMEOUT;
 
     fn worker() -> WorkerEndpoint {
         WorkerEndpoint::new("w0", 28080)
@@ -330,6 +332,12 @@ mod tests {
     fn an_empty_close_says_nothing_about_the_root() {
         let closed = WorkerError::Closed { worker: worker() };
         assert!(matches!(root_by(&worker(), Err(closed)), Root::Unknown(_)));
+    }
+
+    #[test]
+    fn a_round_of_dead_workers_ends_within_its_deadline() {
+        let turns = u32::try_from(MAX_WORKERS.div_ceil(PARALLEL_CHECKS)).unwrap();
+        assert!(HEALTH_TIMEOUT * turns < SURVEY_DEADLINE);
     }
 
     #[test]
