@@ -15,7 +15,7 @@
 //! rename, so a half-written one is never seen; it is not synced to the disk, for what a crash
 //! spoils is found by the checksums and read again. What is kept is in the index, rebuilt from the
 //! directory at start; a page that turns out missing or corrupt is dropped from it, and the caller
-//! reads it from the under-store.
+//! reads it from the under-store. A page that the disk fails to give is kept: the next read may.
 
 mod index;
 mod page_file;
@@ -151,7 +151,7 @@ impl PageStore {
     }
 
     /// The bytes of `range` of a kept page, cut at its end; `None` when the page is not here (any
-    /// more), or was found corrupt and is not here from now on.
+    /// more), was found corrupt and is not here from now on, or cannot be read at the moment.
     pub(crate) async fn read(&self, key: &PageKey, range: Range<u64>) -> Option<Bytes> {
         let page_bytes = self.index.lock().touch(key)?;
         let range = range.start.min(page_bytes)..range.end.min(page_bytes);
@@ -168,7 +168,15 @@ impl PageStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::debug!(?key, "a page is gone from the disk");
             }
-            Err(error) => tracing::warn!(?key, %error, "a page cannot be read from the disk"),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                tracing::warn!(?key, "a page became shorter while it was read");
+            }
+            // This says nothing of the page (too many open files, say): dropping it would empty
+            // the store over a failure that passes.
+            Err(error) => {
+                tracing::warn!(?key, %error, "a page cannot be read from the disk now");
+                return None;
+            }
         }
         self.drop_page(key).await;
         None

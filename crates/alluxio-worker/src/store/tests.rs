@@ -165,6 +165,24 @@ async fn a_corrupt_page_is_never_served_and_may_be_written_again() {
 }
 
 #[tokio::test]
+async fn a_page_outlives_a_read_that_the_disk_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, 1024 * KIB).await;
+    let key = put(&store, "v", 0, b"bytes").await;
+    let (path, aside) = (store.page_path(&key), folder.path().join("aside"));
+    fs::rename(&path, &aside).unwrap();
+    // A link to itself fails to open, for root too, and not because the file is missing.
+    std::os::unix::fs::symlink(&path, &path).unwrap();
+    assert_eq!(store.read(&key, 0..5).await, None);
+    assert!(store.has(&key));
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(store.read(&key, 0..5).await.unwrap(), "bytes");
+    fs::remove_file(&path).unwrap();
+    assert_eq!(store.read(&key, 0..5).await, None);
+    assert!(!store.has(&key));
+}
+
+#[tokio::test]
 async fn what_is_no_page_is_removed_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, 1024 * KIB).await;
