@@ -43,7 +43,14 @@ pub(crate) fn advertised_host(options: &WorkerOptions, bound: SocketAddr) -> Str
     if !bound.ip().is_unspecified() {
         return bound.ip().to_string();
     }
-    outward_address()
+    let outward = outward_address();
+    if outward.is_none() {
+        tracing::warn!(
+            "no address of this machine faces outwards, so 127.0.0.1 is registered and clients on \
+             other machines will not reach this worker; set worker.advertised_host"
+        );
+    }
+    outward
         .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
         .to_string()
 }
