@@ -26,6 +26,7 @@ use alluxio_wire::{
 use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -51,6 +52,8 @@ pub(crate) struct Loader {
     dispatcher: Arc<Dispatcher>,
     jobs: Mutex<HashMap<UfsUri, Arc<Job>>>,
     tasks: TaskTracker,
+    /// Ends every job, also one that is submitted while the worker shuts down.
+    stop: CancellationToken,
 }
 
 impl Loader {
@@ -68,6 +71,7 @@ impl Loader {
             dispatcher: Arc::new(dispatcher),
             jobs: Mutex::new(HashMap::new()),
             tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
         }
     }
 
@@ -90,7 +94,8 @@ impl Loader {
             Err(error) => return Err(error.into()),
         }
         let id = Uuid::new_v4().to_string();
-        let job = Arc::new(Job::new(id, uri.clone(), options)?);
+        let job = Job::new(id, uri.clone(), options)?.stopped_by(&self.stop);
+        let job = Arc::new(job);
         enter(&mut self.jobs.lock(), &job)?;
         let (running, dispatcher) = (Arc::clone(&job), Arc::clone(&self.dispatcher));
         self.tasks
@@ -153,6 +158,7 @@ impl Loader {
 
     /// Ends all loads, without waiting for their ends.
     pub(crate) fn stop_all(&self) {
+        self.stop.cancel();
         for job in self.jobs.lock().values() {
             job.stop();
         }
@@ -212,7 +218,48 @@ mod tests {
         clippy::panic,
         reason = "a test fails by panicking"
     )]
+    use alluxio_client::membership;
+    use alluxio_config::Config;
+    use alluxio_ufs::Ufs;
+    use tempfile::TempDir;
+
     use super::*;
+    use crate::metrics::Metrics;
+    use crate::store::PageStore;
+
+    /// The loader of a worker alone, over the local files below a folder.
+    async fn loader(folder: &TempDir) -> (Loader, UfsUri) {
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        let yaml = format!(
+            "ufs:\n  uri: file://{}\ncluster:\n  membership: {{type: none}}\nworker:\n  \
+             page_store:\n    directory: {}\n    capacity: 64Mi\n",
+            data.display(),
+            folder.path().join("store").display(),
+        );
+        let config = Config::from_yaml(&yaml).unwrap();
+        let store = PageStore::open(&config.worker.page_store, config.client.page_size);
+        let store = store.await.unwrap();
+        let metrics = Arc::new(Metrics::new(Arc::clone(&store)).unwrap());
+        let pages = Pages::new(Ufs::connect(&config.ufs).unwrap(), store, metrics);
+        let ring = config.client.ring_membership;
+        let members = membership::connect(&config.cluster, ring, 100);
+        let members = members.await.unwrap();
+        let loader = Loader::new(pages, members, WorkerId::from_host("alone"), 4);
+        (loader, config.ufs.uri)
+    }
+
+    #[tokio::test]
+    async fn a_load_that_is_submitted_during_the_shutdown_ends_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let (loader, root) = loader(&folder).await;
+        loader.stop_all();
+        let submitted = loader.submit(&root, LoadOptions::default()).await.unwrap();
+        assert!(submitted.success, "{submitted:?}");
+        loader.tasks.close();
+        loader.tasks.wait().await;
+        assert_eq!(loader.job(&root).unwrap().state(), LoadState::Stopped);
+    }
 
     fn job(path: usize) -> Arc<Job> {
         let uri = UfsUri::parse(&format!("s3://b/{path}")).unwrap();

@@ -143,6 +143,12 @@ impl Job {
         }
     }
 
+    /// Ends the job, before or after it began, when `all` is cancelled.
+    pub(super) fn stopped_by(mut self, all: &CancellationToken) -> Self {
+        self.stop = all.child_token();
+        self
+    }
+
     /// Ends the job; false when it had ended before.
     pub(super) fn stop(&self) -> bool {
         let stopped = self.end(LoadState::Stopped, None);
