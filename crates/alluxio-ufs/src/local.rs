@@ -14,15 +14,20 @@ use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use tokio::sync::Semaphore;
 
 use crate::error::{Subject, UfsError, UfsErrorKind};
-use crate::limits::{ATTEMPT_TIMEOUT, MAX_LIST_ENTRIES, READ_ATTEMPT_TIMEOUT, with_retries};
+use crate::limits::{
+    ATTEMPT_TIMEOUT, MAX_LIST_ENTRIES, PARALLEL_OPERATIONS, READ_ATTEMPT_TIMEOUT, with_retries,
+};
 use crate::status::{self, is_version, sort_and_dedup};
 
 /// The store of `file:` URIs.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalStore {
     root: Arc<UfsUri>,
+    /// Turns for threads of the blocking pool, those of abandoned calls among them.
+    turns: Arc<Semaphore>,
 }
 
 /// A directory of a walk and those above it, by device and inode.
@@ -41,6 +46,7 @@ impl LocalStore {
     pub(crate) fn new(root: UfsUri) -> Self {
         Self {
             root: Arc::new(root),
+            turns: Arc::new(Semaphore::new(PARALLEL_OPERATIONS)),
         }
     }
 
@@ -51,7 +57,7 @@ impl LocalStore {
     ) -> Result<FileStatus, UfsError> {
         with_retries(subject, ATTEMPT_TIMEOUT, || {
             let (store, subject, uri) = (self.clone(), subject.clone(), uri.clone());
-            blocking(subject.clone(), move || store.status_now(&subject, &uri))
+            self.blocking(subject.clone(), move || store.status_now(&subject, &uri))
         })
         .await
     }
@@ -64,7 +70,7 @@ impl LocalStore {
         // A directory of a million entries takes longer than a status, and is read once.
         with_retries(subject, READ_ATTEMPT_TIMEOUT, || {
             let (store, subject, uri) = (self.clone(), subject.clone(), uri.clone());
-            blocking(subject.clone(), move || store.list_now(&subject, &uri))
+            self.blocking(subject.clone(), move || store.list_now(&subject, &uri))
         })
         .await
     }
@@ -79,7 +85,7 @@ impl LocalStore {
         with_retries(subject, READ_ATTEMPT_TIMEOUT, || {
             let (store, subject, uri) = (self.clone(), subject.clone(), uri.clone());
             let (range, version) = (range.clone(), version.cloned());
-            blocking(subject.clone(), move || {
+            self.blocking(subject.clone(), move || {
                 store.read_now(&subject, &uri, range, version.as_ref())
             })
         })
@@ -99,10 +105,10 @@ impl LocalStore {
                 return Ok::<_, UfsError>(None);
             };
             let visited = with_retries(&subject, READ_ATTEMPT_TIMEOUT, || {
-                let (store, subject) = (store.clone(), subject.clone());
+                let (visitor, subject) = (store.clone(), subject.clone());
                 let (uri, above) = (next.uri.clone(), next.above.clone());
-                blocking(subject.clone(), move || {
-                    store.visit_now(&subject, &uri, above)
+                store.blocking(subject.clone(), move || {
+                    visitor.visit_now(&subject, &uri, above)
                 })
             })
             .await?;
@@ -117,6 +123,30 @@ impl LocalStore {
             })
             .flatten()
             .boxed()
+    }
+
+    /// Runs `work` on the blocking pool. Its turn goes with it: a call that hangs beyond its
+    /// timeout still has a thread, and must count until it gives it back.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        subject: Subject,
+        work: impl FnOnce() -> Result<T, UfsError> + Send + 'static,
+    ) -> Result<T, UfsError> {
+        // The semaphore is never closed.
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let running = tokio::task::spawn_blocking(move || {
+            let result = work();
+            drop(turn);
+            result
+        });
+        match running.await {
+            Ok(result) => result,
+            Err(error) => Err(subject.error(
+                UfsErrorKind::Unexpected,
+                format!("the task reading it ended: {error}"),
+                "try again",
+            )),
+        }
     }
 
     fn status_now(&self, subject: &Subject, uri: &UfsUri) -> Result<FileStatus, UfsError> {
@@ -260,21 +290,6 @@ impl Ancestor {
     }
 }
 
-/// Runs `work` on the blocking pool; the number of such calls is bounded by the store's turns.
-async fn blocking<T: Send + 'static>(
-    subject: Subject,
-    work: impl FnOnce() -> Result<T, UfsError> + Send + 'static,
-) -> Result<T, UfsError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(subject.error(
-            UfsErrorKind::Unexpected,
-            format!("the task reading it ended: {error}"),
-            "try again",
-        )),
-    }
-}
-
 fn read_at(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let wanted = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
     let mut buffer = BytesMut::zeroed(wanted);
@@ -372,6 +387,31 @@ mod tests {
         symlink("nowhere", folder.path().join("dangling")).unwrap();
         let found = walk(&uri_of(folder.path())).await;
         assert_eq!(names(&found), ["/good "]);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_hangs_keeps_its_turn_when_nobody_waits_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(uri_of(folder.path()));
+        let subject = Subject::new("read", &uri_of(folder.path()));
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let hung = store.blocking(subject, move || {
+            begun.send(()).unwrap();
+            // Returns when the sender is dropped.
+            let _ = released.recv();
+            Ok(())
+        });
+        tokio::select! {
+            _ = hung => panic!("it does not hang"),
+            begun = has_begun => begun.unwrap(),
+        }
+        // The waiting future is dropped, as by a timeout.
+        assert_eq!(store.turns.available_permits(), PARALLEL_OPERATIONS - 1);
+        drop(release);
+        let all = u32::try_from(PARALLEL_OPERATIONS).unwrap();
+        let back = tokio::time::timeout(ATTEMPT_TIMEOUT, store.turns.acquire_many(all));
+        assert!(back.await.is_ok(), "the turn came back with the thread");
     }
 
     #[tokio::test]
