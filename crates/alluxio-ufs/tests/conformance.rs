@@ -18,6 +18,8 @@ use alluxio_wire::{FileStatus, UfsUri};
 use futures::TryStreamExt;
 use s3::{ACCESS_KEY, Fault, S3Server, SECRET_KEY, put};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// A store, and the folder through which a test puts files into it.
 struct Fixture {
@@ -335,6 +337,31 @@ async fn a_dead_store_is_unavailable_and_named() {
     let error = ufs.status(&store.root).await.unwrap_err();
     assert_eq!(error.kind(), UfsErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("check the endpoint"), "{error}");
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_is_not_followed() {
+    let other = s3().await;
+    let file = other.put("f", "bytes");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let target = format!("{}/bucket/data/f", other.server().endpoint());
+    let redirecting = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // A request without a body; its head fits into one segment.
+            let _ = stream.read(&mut [0; 4096]).await;
+            let answer = format!(
+                "HTTP/1.1 307 Temporary Redirect\r\nlocation: {target}\r\ncontent-length: \
+                 0\r\nconnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let credentials = keys(SECRET_KEY);
+    let ufs = Ufs::connect(&config(other.root.clone(), Some(endpoint), credentials)).unwrap();
+    let error = ufs.read_range(&file, 0..5).await.unwrap_err();
+    assert_eq!(other.server().requests(), Vec::<String>::new(), "{error}");
+    redirecting.abort();
 }
 
 #[test]

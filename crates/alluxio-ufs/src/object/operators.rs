@@ -127,6 +127,8 @@ fn transport(subject: &Subject) -> Result<HttpTransporter, UfsError> {
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(PARALLEL_OPERATIONS)
+        // A signature is for one host, and a session token must not reach another one.
+        .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| {
             subject.invalid(
