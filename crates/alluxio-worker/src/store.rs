@@ -212,9 +212,7 @@ impl PageStore {
         let Some(victims) = self.index.lock().reserve(&key, disk_bytes) else {
             return Ok(());
         };
-        let victims = victims.map_err(|()| {
-            io::Error::other("the page is larger than the whole capacity of the page store")
-        })?;
+        let victims = victims.map_err(io::Error::other)?;
         self.evicted_pages
             .fetch_add(victims.len() as u64, Ordering::Relaxed);
         self.unlink_now(&victims);

@@ -17,6 +17,8 @@ pub(super) struct Index {
     capacity_bytes: u64,
     /// Bytes of kept pages and of reservations.
     used_bytes: u64,
+    /// Bytes of reservations alone, which no eviction can free.
+    reserved_bytes: u64,
     /// Grows by one with each use; orders `by_use`.
     clock: u64,
     files: HashMap<FileId, Vec<Kept>>,
@@ -39,6 +41,15 @@ struct Slot {
     last_use: u64,
 }
 
+/// Why there is no room for a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(super) enum NoRoom {
+    #[error("the page is larger than the whole capacity of the page store")]
+    TooLarge,
+    #[error("the pages being written fill the page store; give it more capacity")]
+    BeingWritten,
+}
+
 /// A page that was taken out of the index and is to be removed from the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Victim {
@@ -52,6 +63,7 @@ impl Index {
         Self {
             capacity_bytes,
             used_bytes: 0,
+            reserved_bytes: 0,
             clock: 0,
             files: HashMap::new(),
             by_use: BTreeMap::new(),
@@ -99,17 +111,20 @@ impl Index {
     }
 
     /// Makes room for a page and reserves it: `None` when the page is kept or being written, else
-    /// the pages to remove, or an error when it is larger than everything.
+    /// the pages to remove, or why removing pages makes no room for it.
     pub(super) fn reserve(
         &mut self,
         key: &PageKey,
         disk_bytes: u64,
-    ) -> Option<Result<Vec<Victim>, ()>> {
+    ) -> Option<Result<Vec<Victim>, NoRoom>> {
         if self.slot(key).is_some() || self.reserved.contains(key) {
             return None;
         }
         if disk_bytes > self.capacity_bytes {
-            return Some(Err(()));
+            return Some(Err(NoRoom::TooLarge));
+        }
+        if self.reserved_bytes + disk_bytes > self.capacity_bytes {
+            return Some(Err(NoRoom::BeingWritten));
         }
         let mut victims = Vec::new();
         while self.used_bytes + disk_bytes > self.capacity_bytes {
@@ -119,6 +134,7 @@ impl Index {
             victims.extend(self.remove(&oldest));
         }
         self.used_bytes += disk_bytes;
+        self.reserved_bytes += disk_bytes;
         self.reserved.insert(*key);
         Some(Ok(victims))
     }
@@ -127,6 +143,7 @@ impl Index {
     pub(super) fn release(&mut self, key: &PageKey, disk_bytes: u64) {
         if self.reserved.remove(key) {
             self.used_bytes = self.used_bytes.saturating_sub(disk_bytes);
+            self.reserved_bytes = self.reserved_bytes.saturating_sub(disk_bytes);
         }
     }
 
@@ -138,7 +155,9 @@ impl Index {
         page_bytes: u64,
         disk_bytes: u64,
     ) {
-        self.reserved.remove(&key);
+        if self.reserved.remove(&key) {
+            self.reserved_bytes = self.reserved_bytes.saturating_sub(disk_bytes);
+        }
         self.clock += 1;
         let slot = Slot {
             page_bytes,
@@ -251,6 +270,22 @@ mod tests {
         index.release(&key(1, 0), PAGE);
         assert_eq!(index.used_bytes(), 0);
         assert!(index.reserve(&key(1, 0), 3 * PAGE).unwrap().is_err());
+    }
+
+    #[test]
+    fn where_reservations_fill_it_no_page_is_let_in_and_none_is_put_out() {
+        let mut index = Index::new(3 * PAGE);
+        put(&mut index, key(1, 0));
+        for number in 1..3 {
+            assert_eq!(index.reserve(&key(1, number), PAGE), Some(Ok(Vec::new())));
+        }
+        let no_room = index.reserve(&key(1, 3), 2 * PAGE);
+        assert_eq!(no_room, Some(Err(NoRoom::BeingWritten)));
+        assert_eq!((index.used_bytes(), index.pages()), (3 * PAGE, 1));
+        index.release(&key(1, 1), PAGE);
+        index.keep(key(1, 2), Version::written(), PAGE, PAGE);
+        let victims = index.reserve(&key(1, 3), 2 * PAGE).unwrap().unwrap();
+        assert_eq!((index.used_bytes(), victims.len()), (3 * PAGE, 1));
     }
 
     proptest! {

@@ -60,7 +60,7 @@ pub(super) fn read_back(pages: &Path, capacity_bytes: u64) -> io::Result<(Index,
                 victims.extend(evicted);
                 index.keep(page.key, page.version, page.page_bytes, disk_bytes);
             }
-            Some(Err(())) | None => victims.push(Victim {
+            Some(Err(_)) | None => victims.push(Victim {
                 key: page.key,
                 was_last_of_version: false,
             }),
