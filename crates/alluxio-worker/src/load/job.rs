@@ -1,10 +1,11 @@
 //! One load: its state, its numbers, and its rounds over the files.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use alluxio_ufs::UfsError;
-use alluxio_wire::{FileStatus, LoadCounts, LoadFailure, LoadOptions, LoadState, UfsUri};
+use alluxio_wire::{FileId, FileStatus, LoadCounts, LoadFailure, LoadOptions, LoadState, UfsUri};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use regex::{Regex, RegexBuilder};
@@ -16,6 +17,10 @@ use crate::failure::Failure;
 
 /// Failures that are kept with their reasons; all are counted.
 const MAX_FAILURES: usize = 100;
+
+/// Failed files that the second round leaves out: 32 bytes each, so about 50 MB. One beyond that
+/// is verified all the same, and counts as failed twice.
+const MAX_LEFT_OUT: usize = 1_000_000;
 
 /// The most that a file filter may take when compiled; a filter for names is far below.
 const MAX_FILTER_BYTES: usize = 1024 * 1024;
@@ -35,6 +40,8 @@ pub(super) struct Job {
     phase: Mutex<Phase>,
     counts: Counts,
     failures: Mutex<Vec<LoadFailure>>,
+    /// Files that are not to be verified, for they could not be loaded.
+    left_out: Mutex<HashSet<FileId>>,
 }
 
 #[derive(Clone)]
@@ -92,6 +99,7 @@ impl Job {
             }),
             counts: Counts::default(),
             failures: Mutex::default(),
+            left_out: Mutex::default(),
         })
     }
 
@@ -159,6 +167,12 @@ impl Job {
     /// Counts a file that could not be loaded.
     pub(super) fn fail(&self, uri: &UfsUri, reason: &str) {
         self.counts.failures.fetch_add(1, Ordering::Relaxed);
+        if self.options.verify {
+            let mut left_out = self.left_out.lock();
+            if left_out.len() < MAX_LEFT_OUT {
+                left_out.insert(uri.file_id());
+            }
+        }
         let mut failures = self.failures.lock();
         if failures.len() < MAX_FAILURES {
             failures.push(LoadFailure {
@@ -209,7 +223,7 @@ impl Job {
                 mode: Mode::Verify,
                 counts: None,
             };
-            dispatcher.run(round, self.files(dispatcher)).await?;
+            dispatcher.run(round, self.loaded(dispatcher)).await?;
         }
         Ok(())
     }
@@ -234,6 +248,21 @@ impl Job {
             .walk(&self.uri)
             .try_filter_map(move |status| async move { Ok(self.wanted(&status)) })
             .boxed()
+    }
+
+    /// The files to verify: those that failed to load would only fail, and count, once more.
+    fn loaded<'a>(
+        &'a self,
+        dispatcher: &Dispatcher,
+    ) -> BoxStream<'a, Result<FileToLoad, UfsError>> {
+        self.files(dispatcher)
+            .try_filter(|file| std::future::ready(!self.is_left_out(&file.uri)))
+            .boxed()
+    }
+
+    fn is_left_out(&self, uri: &UfsUri) -> bool {
+        let left_out = self.left_out.lock();
+        !left_out.is_empty() && left_out.contains(&uri.file_id())
     }
 
     fn wanted(&self, status: &FileStatus) -> Option<FileToLoad> {

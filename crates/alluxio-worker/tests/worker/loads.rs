@@ -298,13 +298,20 @@ async fn a_file_that_cannot_be_loaded_fails_the_load_by_name_and_no_other() {
     // Listed, but not readable: a link to nowhere is an object that is gone when it is read.
     let gone = server.bucket_folder().join("data/train/gone.jpg");
     std::os::unix::fs::symlink("/nowhere", gone).unwrap();
-    let (state, counts) = workers[0].load(&LoadOptions::default()).await;
-    assert_eq!(state, LoadState::Failed);
-    assert_eq!(counts.files_total, FILES as u64 + 1);
-    assert_eq!(counts.files_done, FILES as u64 + 1);
-    assert_eq!(counts.failure_count, 1);
-    assert!(counts.failures[0].path.ends_with("train/gone.jpg"));
-    assert!(counts.failures[0].reason.contains("404"), "{counts:?}");
+    for verify in [false, true] {
+        let options = LoadOptions {
+            verify,
+            ..LoadOptions::default()
+        };
+        let (state, counts) = workers[0].load(&options).await;
+        assert_eq!(state, LoadState::Failed);
+        assert_eq!(counts.files_total, FILES as u64 + 1);
+        assert_eq!(counts.files_done, FILES as u64 + 1);
+        // Once, also where a second round reads what the first one loaded.
+        assert_eq!(counts.failure_count, 1);
+        assert!(counts.failures[0].path.ends_with("train/gone.jpg"));
+        assert!(counts.failures[0].reason.contains("404"), "{counts:?}");
+    }
 }
 
 #[tokio::test]
