@@ -38,6 +38,11 @@ pub enum VolumeOutcome {
         /// Some of the pods.
         pods: String,
     },
+    /// The volume was deleted and should be made anew, and pods use it.
+    VolumeDeleted {
+        /// Some of the pods.
+        pods: String,
+    },
     /// Something of that name is not ours.
     Conflict(Conflict),
 }
@@ -169,8 +174,10 @@ async fn replace(
     why: Misfit,
 ) -> Result<VolumeOutcome, ApplyError> {
     let pods = pods_using(context, dataset.namespace, dataset.name).await?;
-    if why == Misfit::Edited && !pods.is_empty() {
-        return Ok(VolumeOutcome::EditPending { pods });
+    match why {
+        Misfit::Edited if !pods.is_empty() => return Ok(VolumeOutcome::EditPending { pods }),
+        Misfit::Deleted if !pods.is_empty() => return Ok(VolumeOutcome::VolumeDeleted { pods }),
+        Misfit::Edited | Misfit::Deleted | Misfit::Released => {}
     }
     let claims: Api<PersistentVolumeClaim> =
         Api::namespaced(context.client.clone(), dataset.namespace);

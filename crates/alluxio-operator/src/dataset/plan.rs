@@ -55,6 +55,8 @@ pub enum Misfit {
     Edited,
     /// The claim it was bound to was deleted; a volume binds only once.
     Released,
+    /// Someone deleted the volume; Kubernetes keeps it until its claim goes.
+    Deleted,
 }
 
 /// An object that stands where ours should.
@@ -100,11 +102,16 @@ fn volume_plan(
     observed: &Observed,
 ) -> VolumePlan {
     let (volume, claim) = (observed.volume.as_ref(), observed.claim.as_ref());
-    if volume.is_some_and(is_leaving) || claim.is_some_and(is_leaving) {
+    let volume_leaves = volume.is_some_and(is_leaving);
+    if claim.is_some_and(is_leaving) || (volume_leaves && claim.is_none()) {
         return VolumePlan::AwaitDeletion;
     }
     if let Some(conflict) = conflict(dataset, volume, claim) {
         return VolumePlan::Conflict(conflict);
+    }
+    if volume_leaves {
+        let why = Misfit::Deleted;
+        return VolumePlan::Replace { why };
     }
     match volume.and_then(|volume| volume::misfit(&wanted, volume, claim)) {
         Some(why) => VolumePlan::Replace { why },

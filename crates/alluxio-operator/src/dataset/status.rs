@@ -121,7 +121,9 @@ fn notice(type_: &str, status: &str, reason: &str, message: &str) -> Option<Noti
     let note = format!("{type_}: {message}");
     match (type_, status, reason) {
         (LOADED, ..) | (_, "Unknown", _) | (_, _, "NotConfigured" | "Binding") => None,
-        (_, "True", "EditPending" | "SomeLive") => Some(Notice::warning(reason, note)),
+        (_, "True", "EditPending" | "VolumeDeleted" | "SomeLive") => {
+            Some(Notice::warning(reason, note))
+        }
         (_, "True", _) => Some(Notice::normal(reason, note)),
         _ => Some(Notice::warning(reason, note)),
     }
@@ -184,6 +186,13 @@ fn mountable(dataset: &AlluxioDataset, observed: &Observed, outcome: &Outcome<'_
                      it ({pods}): the edited spec takes effect once they have ended"
                 );
                 return Verdict::holds("EditPending", text);
+            }
+            VolumeOutcome::VolumeDeleted { pods } => {
+                let text = format!(
+                    "the volume of claim {claim_name} was deleted; Kubernetes keeps it while pods \
+                     use it ({pods}), and it is made anew once they have ended"
+                );
+                return Verdict::holds("VolumeDeleted", text);
             }
             VolumeOutcome::Conflict(conflict) => {
                 let text = format!(

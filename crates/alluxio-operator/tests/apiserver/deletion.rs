@@ -65,3 +65,35 @@ pub(crate) async fn a_pod_that_stays_does_not_hold_it_forever(testbed: &Testbed)
     let claims: Api<PersistentVolumeClaim> = scene.api();
     scene.gone(&claims, "imagenet").await;
 }
+
+/// Someone deletes the volume itself: Kubernetes keeps it until its claim goes, and the operator
+/// lets the claim go once no pod uses it.
+pub(crate) async fn a_deleted_volume_is_made_anew(testbed: &Testbed) {
+    let scene = testbed.namespace("no-volume").await;
+    let worker = Worker::start(GOOD).await;
+    let spec = spec_on(&[worker.address().to_string()]);
+    let _: AlluxioDataset = scene.create(dataset("imagenet", &spec)).await;
+    scene.told("imagenet", "Mountable", "True", "Bound").await;
+    let _: Pod = scene.create(pod("train-0")).await;
+    let claims: Api<PersistentVolumeClaim> = scene.api();
+    let claim = claims.get("imagenet").await.unwrap();
+    let name = claim.spec.unwrap().volume_name.unwrap();
+    let volumes = scene.volumes();
+    let before = volumes.get(&name).await.unwrap().metadata.uid;
+
+    volumes
+        .delete(&name, &DeleteParams::default())
+        .await
+        .unwrap();
+    let message = scene
+        .told("imagenet", "Mountable", "True", "VolumeDeleted")
+        .await;
+    assert!(message.contains("train-0"), "{message}");
+
+    let pods: Api<Pod> = scene.api();
+    pods.delete("train-0", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    scene.told("imagenet", "Mountable", "True", "Bound").await;
+    assert_ne!(volumes.get(&name).await.unwrap().metadata.uid, before);
+}

@@ -38,6 +38,7 @@ async fn the_operator_against_a_real_api_server() {
         conditions::what_the_under_store_says_is_a_condition(&testbed),
         conditions::a_foreign_claim_is_left_alone(&testbed),
         deletion::dead_workers_do_not_hold_a_deleted_dataset(&testbed),
+        deletion::a_deleted_volume_is_made_anew(&testbed),
         deletion::a_pod_that_stays_does_not_hold_it_forever(&testbed),
     );
     testbed.stop().await;

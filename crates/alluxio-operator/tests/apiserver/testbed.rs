@@ -9,7 +9,7 @@ use alluxio_crds::conditions::find;
 use alluxio_crds::{AlluxioDataLoad, AlluxioDataset};
 use alluxio_operator::{Limits, OperatorOptions, RunError, run_until};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -105,6 +105,11 @@ pub(crate) struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// Volumes have no namespace.
+    pub(crate) fn volumes(&self) -> Api<PersistentVolume> {
+        Api::all(self.testbed.client.clone())
+    }
+
     pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,

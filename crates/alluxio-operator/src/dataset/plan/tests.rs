@@ -195,6 +195,28 @@ fn what_is_being_deleted_is_waited_for() {
 }
 
 #[test]
+fn a_volume_that_was_deleted_under_its_claim_is_replaced() {
+    let mut observed = with_volume_of(a_dataset());
+    let leaving = Some(Time(second(1)));
+    observed
+        .volume
+        .as_mut()
+        .unwrap()
+        .metadata
+        .deletion_timestamp = leaving;
+    let why = Misfit::Deleted;
+    assert_eq!(
+        planned(a_dataset(), &observed).volume,
+        VolumePlan::Replace { why }
+    );
+    observed.claim = None;
+    assert_eq!(
+        planned(a_dataset(), &observed).volume,
+        VolumePlan::AwaitDeletion
+    );
+}
+
+#[test]
 fn without_a_load_mode_nothing_is_loaded() {
     assert_eq!(planned(a_dataset(), &observed()).load, None);
 }

@@ -212,6 +212,17 @@ fn an_edit_that_waits_for_pods_says_so_and_stays_mountable() {
 }
 
 #[test]
+fn a_deleted_volume_that_pods_use_is_said_and_stays_mountable() {
+    let deleted = VolumeOutcome::VolumeDeleted {
+        pods: "train-0".to_owned(),
+    };
+    let status = with_volume(a_dataset(), &observed(), deleted);
+    assert_eq!(says(&status, MOUNTABLE), is("True", "VolumeDeleted"));
+    let message = &find(&status.conditions, MOUNTABLE).unwrap().message;
+    assert!(message.contains("train-0"), "{message}");
+}
+
+#[test]
 fn a_foreign_claim_is_named_with_the_remedy() {
     let conflict = Conflict {
         object: "PersistentVolumeClaim vision/imagenet".to_owned(),
