@@ -6,6 +6,7 @@ use alluxio_crds::conditions;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
+use crate::load::Attempts;
 use crate::metrics::Metrics;
 use crate::names;
 use crate::worker_api::{WorkerApi, WorkerError};
@@ -20,6 +21,8 @@ pub struct Context {
     pub workers: WorkerApi,
     /// What was learnt about workers in the last seconds.
     pub surveys: std::sync::Arc<SurveyCache>,
+    /// What is remembered of running loads.
+    pub attempts: std::sync::Arc<Attempts>,
     /// Counters.
     pub metrics: Metrics,
     /// Deadlines and intervals.
@@ -115,6 +118,7 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             workers: WorkerApi::new()?,
             surveys: std::sync::Arc::default(),
+            attempts: std::sync::Arc::default(),
             client,
             metrics,
             limits,

@@ -5,6 +5,7 @@
 //! growing intervals, up to its backoffLimit. Deleting it stops its jobs.
 
 mod apply;
+mod attempts;
 mod cleanup;
 mod observe;
 mod plan;
@@ -13,6 +14,7 @@ pub mod status;
 use std::sync::Arc;
 
 use alluxio_crds::AlluxioDataLoad;
+use alluxio_crds::load::LoadState;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
@@ -21,6 +23,8 @@ use kube::runtime::finalizer::{self, Event};
 
 use crate::context::Context;
 use crate::names;
+
+pub use attempts::Attempts;
 
 /// Why a reconcile failed: the step says which object, cause and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +55,7 @@ pub async fn reconcile(load: Arc<AlluxioDataLoad>, context: Arc<Context>) -> Res
             Event::Apply(load) => reconcile_living(&load, &context).await,
             Event::Cleanup(load) => {
                 cleanup::cleanup(&load, &context).await;
+                context.attempts.forget(uid(&load));
                 Ok(Action::await_change())
             }
         }
@@ -78,7 +83,7 @@ async fn reconcile_living(load: &AlluxioDataLoad, context: &Context) -> Result<A
     }
     let observed = observe::observe(context, load).await?;
     let step = plan::plan(load, &observed, Timestamp::now());
-    let outcome = apply::apply(context, step).await;
+    let outcome = apply::apply(context, uid(load), step).await;
     let next = status::status(
         load,
         &outcome,
@@ -88,11 +93,18 @@ async fn reconcile_living(load: &AlluxioDataLoad, context: &Context) -> Result<A
     status::write(context, load, &next).await?;
     let previous = load.status.clone().unwrap_or_default();
     context.tell(load, &status::notices(&previous, &next)).await;
-    Ok(match (next.state.is_final(), &next.worker) {
-        (true, _) => Action::await_change(),
-        (false, Some(_)) => Action::requeue(context.limits.load_poll),
-        (false, None) => Action::requeue(context.limits.unready),
+    Ok(match next.state {
+        LoadState::Pending => Action::requeue(context.limits.unready),
+        LoadState::Running | LoadState::Verifying => Action::requeue(context.limits.load_poll),
+        LoadState::Succeeded | LoadState::Failed | LoadState::Stopped => {
+            context.attempts.forget(uid(load));
+            Action::await_change()
+        }
     })
+}
+
+fn uid(load: &AlluxioDataLoad) -> &str {
+    load.metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// `namespace/name`, as messages name a load.

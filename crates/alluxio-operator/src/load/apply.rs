@@ -5,12 +5,18 @@
 //! job itself is asked for.
 
 use alluxio_config::Config;
-use alluxio_wire::{LoadCounts, LoadOptions, LoadState, UfsUri};
+use alluxio_wire::{LoadCounts, LoadOptions, LoadState, ProgressAnswer, UfsUri};
+use k8s_openapi::jiff::Timestamp;
 
 use super::plan::Step;
 use crate::context::Context;
 use crate::worker_api::{WorkerApi, WorkerEndpoint, WorkerError};
 use crate::workers::{self, Members, Survey};
+
+/// Polls in a row without an answer that end an attempt. Polls are a second apart, so a worker that
+/// pauses for some seconds keeps its job, whose repetition would cost far more; one that refuses
+/// connections is given up after five seconds, and one that hangs within a minute.
+const MAX_UNANSWERED_POLLS: u32 = 5;
 
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,13 +35,24 @@ pub enum LoadOutcome {
         counts: Option<LoadCounts>,
         /// The worker's words, for a failure.
         message: String,
+        /// When this attempt began, if that is known.
+        began: Option<Timestamp>,
     },
+    /// The worker did not say how far it is, and is asked again.
+    Unanswered(String),
     /// This attempt failed.
     Failed(String),
+    /// The worker did not take all of it; it may have taken a part.
+    NotSubmitted {
+        /// That worker.
+        worker: WorkerEndpoint,
+        /// Why.
+        why: String,
+    },
 }
 
-/// Takes a step.
-pub(super) async fn apply(context: &Context, step: Step) -> LoadOutcome {
+/// Takes a step of the load with this uid.
+pub(super) async fn apply(context: &Context, uid: &str, step: Step) -> LoadOutcome {
     match step {
         Step::Wait(why) => LoadOutcome::Waiting(why),
         Step::Pause => LoadOutcome::Paused,
@@ -43,11 +60,26 @@ pub(super) async fn apply(context: &Context, step: Step) -> LoadOutcome {
             config,
             paths,
             options,
-        } => submit(context, &config, &paths, &options).await,
+        } => {
+            let outcome = submit(context, &config, &paths, &options).await;
+            if matches!(outcome, LoadOutcome::Submitted(_)) {
+                context.attempts.began(uid, Timestamp::now());
+            }
+            outcome
+        }
         Step::Ask { worker, paths } => match ask(&context.workers, &worker, &paths).await {
-            Ok(outcome) => outcome,
-            Err(error) => LoadOutcome::Failed(error.to_string()),
+            Ok(jobs) => joint_progress(jobs, context.attempts.answered(uid)),
+            Err(error) => without_answer(context.attempts.unanswered(uid), error.to_string()),
         },
+    }
+}
+
+/// What a poll without an answer means, when it is this one in a row.
+fn without_answer(in_a_row: u32, why: String) -> LoadOutcome {
+    if in_a_row < MAX_UNANSWERED_POLLS {
+        LoadOutcome::Unanswered(why)
+    } else {
+        LoadOutcome::Failed(why)
     }
 }
 
@@ -64,7 +96,8 @@ async fn submit(
     };
     for path in paths {
         if let Err(error) = submit_one(&context.workers, worker, path, options).await {
-            return LoadOutcome::Failed(error.to_string());
+            let (worker, why) = (worker.clone(), error.to_string());
+            return LoadOutcome::NotSubmitted { worker, why };
         }
     }
     LoadOutcome::Submitted(worker.clone())
@@ -106,11 +139,15 @@ async fn ask(
     api: &WorkerApi,
     worker: &WorkerEndpoint,
     paths: &[UfsUri],
-) -> Result<LoadOutcome, WorkerError> {
+) -> Result<Vec<ProgressAnswer>, WorkerError> {
     let mut jobs = Vec::with_capacity(paths.len());
     for path in paths {
         jobs.push(api.progress(worker, path).await?);
     }
+    Ok(jobs)
+}
+
+fn joint_progress(jobs: Vec<ProgressAnswer>, began: Option<Timestamp>) -> LoadOutcome {
     let state = joint_state(&jobs.iter().map(|job| job.state).collect::<Vec<_>>());
     let failed = jobs.iter().find(|job| job.state == LoadState::Failed);
     let message = failed.map(|job| job.message.clone()).unwrap_or_default();
@@ -118,11 +155,12 @@ async fn ask(
         .into_iter()
         .map(|job| job.progress)
         .collect::<Option<Vec<_>>>();
-    Ok(LoadOutcome::Progress {
+    LoadOutcome::Progress {
         state,
         counts: counts.map(joint_counts),
         message,
-    })
+        began,
+    }
 }
 
 /// The state of some jobs together: it runs as long as one does, and succeeds when all do.
@@ -204,6 +242,15 @@ mod tests {
             (vec![Succeeded, Succeeded], Succeeded),
         ] {
             assert_eq!(joint_state(&jobs), joint, "{jobs:?}");
+        }
+    }
+
+    #[test]
+    fn a_few_polls_without_an_answer_do_not_end_an_attempt() {
+        for (in_a_row, ends) in [(1, false), (4, false), (5, true), (6, true)] {
+            let outcome = without_answer(in_a_row, "why".to_owned());
+            let failed = LoadOutcome::Failed("why".to_owned());
+            assert_eq!(outcome == failed, ends, "{in_a_row}: {outcome:?}");
         }
     }
 

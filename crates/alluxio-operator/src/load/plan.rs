@@ -2,7 +2,7 @@
 
 use alluxio_config::Config;
 use alluxio_crds::dataset::{CachedFiles, Verification};
-use alluxio_crds::load::LoadContent;
+use alluxio_crds::load::{LoadContent, LoadState};
 use alluxio_crds::{AlluxioDataLoad, ByteQuantity};
 use alluxio_wire::{LoadOptions, UfsUri};
 use k8s_openapi::jiff::Timestamp;
@@ -46,7 +46,9 @@ pub(super) fn plan(load: &AlluxioDataLoad, observed: &Observed, now: Timestamp) 
         Err(why) => return Step::Wait(why),
     };
     let status = load.status.clone().unwrap_or_default();
-    if let Some(worker) = status.worker {
+    // While it waits for another attempt it keeps its worker, for a cleanup to stop.
+    let runs = matches!(status.state, LoadState::Running | LoadState::Verifying);
+    if let Some(worker) = status.worker.filter(|_| runs) {
         return Step::Ask {
             worker: WorkerEndpoint::parse(&worker),
             paths,
@@ -141,6 +143,13 @@ mod tests {
             next(a_load().waiting_for_its_attempt_at(99)),
             Step::Submit { .. }
         ));
+    }
+
+    #[test]
+    fn a_failed_attempt_is_submitted_again_though_its_worker_is_known() {
+        let mut load: AlluxioDataLoad = a_load().running_at("w1:28080").into();
+        load.status.as_mut().unwrap().state = LoadState::Pending;
+        assert!(matches!(next(load), Step::Submit { .. }));
     }
 
     #[test]

@@ -51,9 +51,11 @@ pub fn status(
             state,
             counts,
             message,
+            began,
         } => {
             if let Some(counts) = counts {
-                take_counts(&mut next, counts, now);
+                let first = next.start_time.as_ref().map(|start| start.0);
+                take_counts(&mut next, counts, began.or(first), now);
             }
             take_state(
                 &mut next,
@@ -63,6 +65,14 @@ pub fn status(
                 first_backoff,
                 now,
             );
+        }
+        LoadOutcome::Unanswered(why) => {
+            let text = format!("the load is asked about again: {why}");
+            next.message = Some(conditions::shortened(&text));
+        }
+        LoadOutcome::NotSubmitted { worker, why } => {
+            next.worker = Some(worker.to_string());
+            fail(&mut next, why, load.spec.backoff_limit, first_backoff, now);
         }
         LoadOutcome::Failed(why) => {
             fail(&mut next, why, load.spec.backoff_limit, first_backoff, now);
@@ -146,8 +156,15 @@ fn take_state(
     now: Timestamp,
 ) {
     match state {
-        WireState::Running => next.state = LoadState::Running,
-        WireState::Verifying => next.state = LoadState::Verifying,
+        WireState::Running | WireState::Verifying => {
+            let verifying = state == WireState::Verifying;
+            next.state = if verifying {
+                LoadState::Verifying
+            } else {
+                LoadState::Running
+            };
+            next.message = None;
+        }
         WireState::Succeeded => end(next, LoadState::Succeeded, None, now),
         WireState::Stopped => {
             let why = "the job was stopped at the workers; make another load to go on";
@@ -157,7 +174,12 @@ fn take_state(
     }
 }
 
-fn take_counts(next: &mut AlluxioDataLoadStatus, counts: &LoadCounts, now: Timestamp) {
+fn take_counts(
+    next: &mut AlluxioDataLoadStatus,
+    counts: &LoadCounts,
+    began: Option<Timestamp>,
+    now: Timestamp,
+) {
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     next.files_done = Some(number(counts.files_done));
     next.files_total = Some(number(counts.files_total));
@@ -174,10 +196,7 @@ fn take_counts(next: &mut AlluxioDataLoadStatus, counts: &LoadCounts, now: Times
             reason: conditions::shortened(&failure.reason),
         })
         .collect();
-    let seconds = next
-        .start_time
-        .as_ref()
-        .map_or(0, |start| (now - start.0).get_seconds());
+    let seconds = began.map_or(0, |began| (now - began).get_seconds());
     let speed = number(counts.bytes_done)
         .checked_div(seconds.max(1))
         .filter(|speed| *speed > 0);
@@ -204,7 +223,6 @@ fn fail(
     } else {
         why
     };
-    next.worker = None;
     next.eta_seconds = None;
     if next.retries >= backoff_limit {
         let text = format!("given up after {} attempts: {why}", next.retries + 1);
@@ -283,6 +301,7 @@ mod tests {
             state,
             counts: Some(counts),
             message: "said".to_owned(),
+            began: None,
         }
     }
 
@@ -313,6 +332,54 @@ mod tests {
     }
 
     #[test]
+    fn the_speed_of_another_attempt_is_counted_from_its_own_start() {
+        let counts = LoadCounts {
+            bytes_done: 300,
+            bytes_total: 1000,
+            ..LoadCounts::default()
+        };
+        let outcome = LoadOutcome::Progress {
+            state: WireState::Running,
+            counts: Some(counts),
+            message: String::new(),
+            began: Some(second(90)),
+        };
+        let load = a_load().running_at("w0:1").started_at(0).after_retries(1);
+        let next = after(load, &outcome, 100);
+        assert_eq!(next.bytes_per_second, Some(30));
+        assert_eq!(next.start_time, Some(Time(second(0))));
+    }
+
+    #[test]
+    fn a_poll_without_an_answer_leaves_the_load_with_its_worker() {
+        let outcome = LoadOutcome::Unanswered("worker w0:1 cannot be reached".to_owned());
+        let mut load: AlluxioDataLoad = a_load().running_at("w0:1").into();
+        let next = after(load.clone(), &outcome, 1);
+        assert_eq!((next.state, next.retries), (LoadState::Running, 0));
+        assert_eq!(next.worker.as_deref(), Some("w0:1"));
+        assert!(
+            next.message
+                .as_deref()
+                .unwrap()
+                .contains("cannot be reached")
+        );
+        load.status = Some(next);
+        let next = after(load, &progress(WireState::Running, 1, 2), 2);
+        assert_eq!(next.message, None);
+    }
+
+    #[test]
+    fn a_worker_that_took_only_a_part_is_remembered() {
+        let outcome = LoadOutcome::NotSubmitted {
+            worker: WorkerEndpoint::new("w0", 1),
+            why: "refused".to_owned(),
+        };
+        let next = after(a_load(), &outcome, 1);
+        assert_eq!((next.state, next.retries), (LoadState::Pending, 1));
+        assert_eq!(next.worker.as_deref(), Some("w0:1"));
+    }
+
+    #[test]
     fn a_failed_attempt_is_tried_again_later_and_later() {
         let first = after(
             a_load().running_at("w0:1"),
@@ -321,7 +388,8 @@ mod tests {
         );
         assert_eq!((first.state, first.retries), (LoadState::Pending, 1));
         assert_eq!(first.next_attempt_time, Some(Time(second(5))));
-        assert_eq!(first.worker, None);
+        // A job that may still run is to be stopped when the load is deleted.
+        assert_eq!(first.worker.as_deref(), Some("w0:1"));
         assert_eq!(
             (backoff(BACKOFF, 2).as_secs(), backoff(BACKOFF, 30)),
             (20, MAX_BACKOFF)
@@ -380,6 +448,7 @@ mod tests {
             state: WireState::Running,
             counts: Some(counts),
             message: String::new(),
+            began: None,
         };
         let next = after(a_load().running_at("w0:1"), &outcome, 1);
         assert_eq!((next.failures.len(), next.failure_count), (20, Some(30)));
