@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::batch::Batches;
 pub(crate) use self::batch::MAX_BATCH_BYTES;
+use self::batch::{Batches, Teller};
 use self::dispatch::Dispatcher;
 use self::job::Job;
 use crate::failure::{Failure, FailureKind};
@@ -153,7 +153,7 @@ impl Loader {
         body: &[u8],
     ) -> Result<impl Stream<Item = Result<Bytes, std::io::Error>> + use<>, Failure> {
         let batch = self.batches.read(body)?;
-        Ok(message::lines(self.batches.begin(batch)))
+        Ok(message::lines(self.batches.begin(batch, Teller::Stranger)))
     }
 
     /// Ends all loads, without waiting for their ends.

@@ -38,8 +38,25 @@ pub(super) struct Batches {
     throttles: Arc<Mutex<HashMap<String, Weak<Throttle>>>>,
 }
 
+/// Who told the versions of a batch's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teller {
+    /// This worker, from its own listing.
+    Own,
+    /// Another one, or who claims to be one: the under-store is asked before a page is kept.
+    Stranger,
+}
+
 /// The coordinator went away: nobody wants the rest.
 struct Unwanted;
+
+/// What the files of one batch have in common.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    batch: &'a Batch,
+    teller: Teller,
+    throttle: Option<&'a Throttle>,
+}
 
 impl Batches {
     pub(super) fn new(pages: Pages, concurrency: usize) -> Self {
@@ -68,40 +85,44 @@ impl Batches {
     }
 
     /// Begins to load; the events tell how it goes, and dropping the receiver ends it.
-    pub(super) fn begin(&self, batch: Batch) -> mpsc::Receiver<Event> {
+    pub(super) fn begin(&self, batch: Batch, teller: Teller) -> mpsc::Receiver<Event> {
         let (events, receiver) = mpsc::channel(WAITING_EVENTS);
         let this = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = this.run(batch, &events) => {}
+                () = this.run(batch, teller, &events) => {}
                 () = events.closed() => tracing::debug!("nobody wants the rest of a batch"),
             }
         });
         receiver
     }
 
-    async fn run(&self, batch: Batch, events: &mpsc::Sender<Event>) {
+    async fn run(&self, batch: Batch, teller: Teller, events: &mpsc::Sender<Event>) {
         let throttle = batch
             .bandwidth_bytes_per_second
             .map(|rate| self.throttle(&batch.job, rate));
-        let throttle = throttle.as_deref();
-        let batch = &batch;
-        let wanted: Result<(), Unwanted> = stream::iter(batch.files.iter().enumerate().map(Ok))
-            .try_for_each_concurrent(self.concurrency, |(number, file)| async move {
-                // The semaphore is never closed.
-                let _turn = self.turns.acquire().await;
-                let loaded = self.load(batch, number, file, throttle, events).await?;
-                let event = match loaded {
-                    Ok(()) => Event::Done { file: number },
-                    Err(failure) => Event::Failed {
-                        file: number,
-                        retryable: failure.retryable(),
-                        reason: failure.message,
-                    },
-                };
-                events.send(event).await.map_err(|_| Unwanted)
-            })
-            .await;
+        let source = Source {
+            batch: &batch,
+            teller,
+            throttle: throttle.as_deref(),
+        };
+        let wanted: Result<(), Unwanted> =
+            stream::iter(source.batch.files.iter().enumerate().map(Ok))
+                .try_for_each_concurrent(self.concurrency, |(number, file)| async move {
+                    // The semaphore is never closed.
+                    let _turn = self.turns.acquire().await;
+                    let loaded = self.load(source, number, file, events).await?;
+                    let event = match loaded {
+                        Ok(()) => Event::Done { file: number },
+                        Err(failure) => Event::Failed {
+                            file: number,
+                            retryable: failure.retryable(),
+                            reason: failure.message,
+                        },
+                    };
+                    events.send(event).await.map_err(|_| Unwanted)
+                })
+                .await;
         if wanted.is_ok() {
             // When it cannot be sent, nobody is there to miss it.
             let _ = events.send(Event::End).await;
@@ -111,18 +132,22 @@ impl Batches {
     /// The outer error ends the batch, the inner one this file.
     async fn load(
         &self,
-        batch: &Batch,
+        source: Source<'_>,
         number: usize,
         file: &FileToLoad,
-        throttle: Option<&Throttle>,
         events: &mpsc::Sender<Event>,
     ) -> Result<Result<(), Failure>, Unwanted> {
+        let Source {
+            batch,
+            teller,
+            throttle,
+        } = source;
         if batch.mode == Mode::Metadata {
             let status = self.pages.statuses().refreshed(&file.uri).await;
             return Ok(status.map(drop).map_err(Failure::from));
         }
-        let version = match self.version(file).await {
-            Ok(version) => Arc::new(version),
+        let version = match self.version(file, teller).await {
+            Ok(version) => version,
             Err(failure) => return Ok(Err(failure)),
         };
         let page_size = self.pages.store().page_size();
@@ -155,14 +180,21 @@ impl Batches {
     }
 
     /// The version as a status tells it. A listing of some stores has no hash, and a version made
-    /// without one would not be found by clients that have it.
-    async fn version(&self, file: &FileToLoad) -> Result<Version, Failure> {
+    /// without one would not be found by clients that have it. A stranger's is believed where it
+    /// is the kept one: with a wrong length it would spoil the file for who reads that version.
+    async fn version(&self, file: &FileToLoad, teller: Teller) -> Result<Arc<Version>, Failure> {
         let told_whole = file.content_hash.is_some() || file.uri.scheme() == "file";
         if told_whole {
-            return Ok(Version::of(&file.uri, &file.status()));
+            let told = Version::of(&file.uri, &file.status());
+            let kept = self.pages.store().version(&file.uri.file_id(), told.text());
+            match (teller, kept) {
+                (Teller::Own, _) => return Ok(Arc::new(told)),
+                (Teller::Stranger, Some(kept)) if *kept == told => return Ok(kept),
+                (Teller::Stranger, _) => {}
+            }
         }
         let status = self.pages.statuses().refreshed(&file.uri).await?;
-        Ok(Version::of(&file.uri, &status))
+        Ok(Arc::new(Version::of(&file.uri, &status)))
     }
 
     /// The throttle of a job, made by its first batch and gone with its last.

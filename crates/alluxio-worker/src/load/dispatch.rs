@@ -10,7 +10,7 @@ use alluxio_wire::{FileStatus, UfsUri, WorkerId};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
-use super::batch::{Batches, MAX_BATCH_FILES};
+use super::batch::{Batches, MAX_BATCH_FILES, Teller};
 use super::job::{Counts, Job};
 use super::message::{Batch, Event, FileToLoad, Mode};
 use super::peer;
@@ -194,7 +194,7 @@ impl Dispatcher {
         let mut outcome = Outcome::new(round, files);
         match other {
             None => {
-                let mut events = self.batches.begin(batch);
+                let mut events = self.batches.begin(batch, Teller::Own);
                 while let Some(event) = events.recv().await {
                     outcome.take(event);
                 }

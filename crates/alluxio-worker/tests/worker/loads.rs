@@ -335,3 +335,27 @@ async fn a_strangers_batch_is_bounded_and_stays_below_the_root() {
     assert_eq!(workers[0].post(target, b"oops".to_vec()).await.code, 400);
     assert_eq!(workers[0].get(target).await.code, 405);
 }
+
+#[tokio::test]
+async fn a_strangers_batch_with_a_wrong_length_keeps_no_short_pages() {
+    let server = S3Server::start(false).await;
+    put_object(&server, "f", content(1, PAGE + 10));
+    let worker = cluster(&server, 1, 1).await.remove(0);
+    let status = worker.status("f").await;
+    assert!(status.content_hash.is_some());
+    let file = json!({
+        "uri": status.ufs_uri,
+        "length": 10,
+        "modifiedMs": status.modified_ms,
+        "contentHash": status.content_hash,
+    });
+    let batch = json!({"job": "x", "mode": "load", "skipIfExists": false, "files": [file]});
+    let body = batch.to_string().into_bytes();
+    let events = worker.post("/v1/internal/load", body).await;
+    assert!(events.text().contains("\"done\""), "{}", events.text());
+    assert_eq!(worker.pages_kept().await, 2);
+    let length = status.length;
+    let page = worker.page_of("f", 0, &status.version(), length).await;
+    assert_eq!(page.code, 200, "{}", page.text());
+    assert!(page.body == content(1, PAGE + 10)[..PAGE]);
+}
