@@ -80,15 +80,21 @@ async fn steps(arguments: &QuickstartArguments) -> Result<Option<Kept>> {
     let mut rows = Vec::new();
 
     let cold = stage.mount(FallbackPolicy::Always).await?;
-    rows.push(stage.measure("cold, straight from S3", &cold).await?);
+    stage
+        .measure("cold, straight from S3", &cold, &mut rows)
+        .await?;
     cold.unmount().await?;
 
     let mut workers = start_workers(&stage).await?;
     load(&stage).await?;
 
     let warm = stage.mount(FallbackPolicy::OnWorkerFailure).await?;
-    rows.push(stage.measure("warm, from the workers", &warm).await?);
-    rows.push(stage.measure("warm, from the mount's cache", &warm).await?);
+    stage
+        .measure("warm, from the workers", &warm, &mut rows)
+        .await?;
+    stage
+        .measure("warm, from the mount's cache", &warm, &mut rows)
+        .await?;
     warm.unmount().await?;
 
     let killed = workers.kill_one().await?;
@@ -97,7 +103,9 @@ async fn steps(arguments: &QuickstartArguments) -> Result<Option<Kept>> {
         killed.host, killed.port
     ))?;
     let failover = stage.mount(FallbackPolicy::OnWorkerFailure).await?;
-    rows.push(stage.measure("one worker gone", &failover).await?);
+    stage
+        .measure("one worker gone", &failover, &mut rows)
+        .await?;
 
     report::table(&rows)?;
     output::line(verdict(&stage.expected))?;
@@ -268,11 +276,17 @@ impl Stage {
     }
 
     /// Reads everything through the mount once.
-    async fn measure(&self, label: &'static str, mounted: &Mounted) -> Result<Row> {
+    async fn measure(
+        &self,
+        label: &'static str,
+        mounted: &Mounted,
+        rows: &mut Vec<Row>,
+    ) -> Result<()> {
         let before = Sources::parse(&mounted.metrics().await?);
         let pass = self.read(label, mounted.mountpoint()).await?;
         let after = Sources::parse(&mounted.metrics().await?);
-        Ok(Row::new(label, pass, after - before))
+        rows.push(Row::new(label, pass, after - before, rows.first()));
+        Ok(())
     }
 
     async fn read(&self, label: &'static str, mountpoint: &Path) -> Result<Pass> {

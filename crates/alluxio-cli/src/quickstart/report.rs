@@ -20,18 +20,27 @@ pub(crate) struct Row {
     pub bytes: u64,
     /// Speed in 10^6 bytes a second.
     pub megabytes_per_second: f64,
+    /// The same as a multiple of the first pass, which reads straight from S3.
+    pub ratio_to_cold: f64,
     /// Bytes that the mount's client took from each source during the pass.
     pub sources: Sources,
 }
 
 impl Row {
-    /// The row of a pass.
-    pub(crate) fn new(label: &'static str, pass: Pass, sources: Sources) -> Self {
+    /// The row of a pass, beside the pass straight from S3 unless it is that one.
+    pub(crate) fn new(
+        label: &'static str,
+        pass: Pass,
+        sources: Sources,
+        cold: Option<&Self>,
+    ) -> Self {
+        let speed = pass.megabytes_per_second();
         Self {
             label,
             files: pass.files,
             bytes: pass.bytes,
-            megabytes_per_second: pass.megabytes_per_second(),
+            megabytes_per_second: speed,
+            ratio_to_cold: cold.map_or(1.0, |cold| speed / cold.megabytes_per_second),
             sources,
         }
     }
@@ -44,6 +53,7 @@ pub(crate) fn table(rows: &[Row]) -> Result<()> {
         "files",
         "bytes",
         "MB/s",
+        "x cold",
         "from S3",
         "workers",
         "next worker",
@@ -58,6 +68,7 @@ pub(crate) fn table(rows: &[Row]) -> Result<()> {
             row.files.to_string(),
             output::size(row.bytes),
             format!("{:.0}", row.megabytes_per_second),
+            format!("{:.2}", row.ratio_to_cold),
             output::size(sources.ufs),
             output::size(sources.worker),
             output::size(sources.next_worker),
@@ -67,7 +78,7 @@ pub(crate) fn table(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-fn format_row(cells: &[String; 8]) -> String {
+fn format_row(cells: &[String; 9]) -> String {
     let [label, rest @ ..] = cells;
     let rest: Vec<String> = rest.iter().map(|cell| format!(" {cell:>11}")).collect();
     format!("{label:<30}{}", rest.concat())
