@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use bytes::{Bytes, BytesMut};
@@ -55,9 +56,9 @@ impl LocalStore {
         subject: &Subject,
         uri: &UfsUri,
     ) -> Result<FileStatus, UfsError> {
-        with_retries(subject, ATTEMPT_TIMEOUT, || {
-            let (store, subject, uri) = (self.clone(), subject.clone(), uri.clone());
-            self.blocking(subject.clone(), move || store.status_now(&subject, &uri))
+        let uri = uri.clone();
+        self.attempts(subject, ATTEMPT_TIMEOUT, move |store, subject| {
+            store.status_now(subject, &uri)
         })
         .await
     }
@@ -68,9 +69,9 @@ impl LocalStore {
         uri: &UfsUri,
     ) -> Result<Vec<FileStatus>, UfsError> {
         // A directory of a million entries takes longer than a status, and is read once.
-        with_retries(subject, READ_ATTEMPT_TIMEOUT, || {
-            let (store, subject, uri) = (self.clone(), subject.clone(), uri.clone());
-            self.blocking(subject.clone(), move || store.list_now(&subject, &uri))
+        let uri = uri.clone();
+        self.attempts(subject, READ_ATTEMPT_TIMEOUT, move |store, subject| {
+            store.list_now(subject, &uri)
         })
         .await
     }
@@ -82,12 +83,9 @@ impl LocalStore {
         range: Range<u64>,
         version: Option<&FileVersion>,
     ) -> Result<Bytes, UfsError> {
-        with_retries(subject, READ_ATTEMPT_TIMEOUT, || {
-            let (store, subject, uri) = (self.clone(), subject.clone(), uri.clone());
-            let (range, version) = (range.clone(), version.cloned());
-            self.blocking(subject.clone(), move || {
-                store.read_now(&subject, &uri, range, version.as_ref())
-            })
+        let (uri, version) = (uri.clone(), version.cloned());
+        self.attempts(subject, READ_ATTEMPT_TIMEOUT, move |store, subject| {
+            store.read_now(subject, &uri, range.clone(), version.as_ref())
         })
         .await
     }
@@ -104,14 +102,11 @@ impl LocalStore {
             let Some(next) = pending.pop() else {
                 return Ok::<_, UfsError>(None);
             };
-            let visited = with_retries(&subject, READ_ATTEMPT_TIMEOUT, || {
-                let (visitor, subject) = (store.clone(), subject.clone());
-                let (uri, above) = (next.uri.clone(), next.above.clone());
-                store.blocking(subject.clone(), move || {
-                    visitor.visit_now(&subject, &uri, above)
+            let visited = store
+                .attempts(&subject, READ_ATTEMPT_TIMEOUT, move |visitor, subject| {
+                    visitor.visit_now(subject, &next.uri, next.above.clone())
                 })
-            })
-            .await?;
+                .await?;
             let (files, directories) = visited;
             pending.extend(directories.into_iter().rev());
             Ok(Some((files, (store, subject, pending))))
@@ -123,6 +118,21 @@ impl LocalStore {
             })
             .flatten()
             .boxed()
+    }
+
+    /// Tries `work` on the blocking pool, and again where it failed in passing.
+    async fn attempts<T: Send + 'static>(
+        &self,
+        subject: &Subject,
+        timeout: Duration,
+        work: impl Fn(&Self, &Subject) -> Result<T, UfsError> + Send + Sync + 'static,
+    ) -> Result<T, UfsError> {
+        let work = Arc::new(work);
+        with_retries(subject, timeout, || {
+            let (store, owned, work) = (self.clone(), subject.clone(), Arc::clone(&work));
+            self.blocking(subject.clone(), move || work(&store, &owned))
+        })
+        .await
     }
 
     /// Runs `work` on the blocking pool. Its turn goes with it: a call that hangs beyond its
