@@ -8,6 +8,7 @@
 
 #[path = "semantics/bucket.rs"]
 mod bucket;
+mod left_out;
 #[path = "semantics/reading.rs"]
 mod reading;
 #[path = "semantics/refusals.rs"]
@@ -23,8 +24,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use bucket::Bucket;
+use left_out::can_mount;
 use rustix::io::Errno;
-use scene::{Dataset, Mount, Worker, can_mount, content, part, wait_until, xattr};
+use scene::{Dataset, Mount, Worker, content, part, wait_until, xattr};
 
 const MIB: usize = 1 << 20;
 

@@ -8,9 +8,8 @@ use std::process::Command;
 
 use rustix::io::Errno;
 
-use crate::scene::{
-    Dataset, Mount, Worker, can_mount, content, leave_out, part, wait_until, xattr,
-};
+use crate::left_out::{can_mount, leave_out};
+use crate::scene::{Dataset, Mount, Worker, content, part, wait_until, xattr};
 use crate::{EXACT, MIB, errno};
 
 #[test]

@@ -2,7 +2,8 @@
 
 use crate::MIB;
 use crate::bucket::Bucket;
-use crate::scene::{Dataset, Mount, can_mount, content};
+use crate::left_out::can_mount;
+use crate::scene::{Dataset, Mount, content};
 
 /// What follows a good `ufs`, and what the refusal must say: object, cause, remedy.
 const BAD_OPTIONS: &[(&str, [&str; 3])] = &[
