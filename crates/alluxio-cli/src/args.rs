@@ -58,8 +58,21 @@ A file appears under its name only when all of its bytes are there.")]
 Examples:
   alluxio-dataset load s3://bucket/train --etcd http://etcd:2379
   alluxio-dataset load --config dataset.yaml images --verify --bandwidth 200Mi
+  alluxio-dataset load --config dataset.yaml --manifest train.manifest
   alluxio-dataset load --config dataset.yaml images --stop")]
     Load(LoadArguments),
+    /// Take a listing of a dataset into a file that serves lookups and listings without requests.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  alluxio-dataset manifest create s3://bucket/train --output train.manifest
+  alluxio-dataset manifest show train.manifest --files
+  alluxio-dataset manifest verify train.manifest --endpoint http://minio:9000
+
+A client uses it by client.manifest.path; client.consistency: pinned reads only its versions."
+    )]
+    Manifest(ManifestArguments),
     /// Mount a dataset read-only, until interrupted or unmounted.
     #[command(after_help = "\
 Examples:
@@ -220,6 +233,9 @@ pub(crate) struct LoadArguments {
     /// The most that one worker reads from the store in a second, such as 200Mi.
     #[arg(long, value_name = "SIZE")]
     pub bandwidth: Option<String>,
+    /// When the load has succeeded, write a manifest of the path to this file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_wait", "stop"])]
+    pub manifest: Option<PathBuf>,
     /// Load only files whose path matches this regular expression.
     #[arg(long, value_name = "REGEX")]
     pub file_filter: Option<String>,
@@ -233,6 +249,69 @@ pub(crate) struct LoadArguments {
     #[arg(long)]
     pub stop: bool,
     /// Which dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArguments,
+}
+
+/// `manifest`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum ManifestArguments {
+    /// List a directory of a dataset and write its manifest.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset manifest create s3://bucket/train --output train.manifest
+  alluxio-dataset manifest create --config dataset.yaml --output /var/lib/train.manifest
+
+The file appears, or replaces the one of its name, only when it is whole.")]
+    Create(ManifestCreate),
+    /// Tell what a manifest holds; asks nobody.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset manifest show train.manifest
+  alluxio-dataset manifest show train.manifest images/n01440764
+  alluxio-dataset manifest show train.manifest --files | wc -l")]
+    Show(ManifestShow),
+    /// Compare a manifest with what the store has now; fails where they differ.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset manifest verify train.manifest --endpoint http://minio:9000
+  alluxio-dataset manifest verify train.manifest --config dataset.yaml")]
+    Verify(ManifestVerify),
+}
+
+/// `manifest create`.
+#[derive(Args, Debug)]
+pub(crate) struct ManifestCreate {
+    /// Directory below the dataset, or a full URI.
+    #[arg(default_value = "")]
+    pub path: String,
+    /// The manifest to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Which dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArguments,
+}
+
+/// `manifest show`.
+#[derive(Args, Debug)]
+pub(crate) struct ManifestShow {
+    /// The manifest.
+    pub file: PathBuf,
+    /// File or directory in it.
+    #[arg(default_value = "")]
+    pub path: String,
+    /// Every file below the path, with its version.
+    #[arg(long)]
+    pub files: bool,
+}
+
+/// `manifest verify`.
+#[derive(Args, Debug)]
+pub(crate) struct ManifestVerify {
+    /// The manifest.
+    pub file: PathBuf,
+    /// How to reach the dataset that it is of.
     #[command(flatten)]
     pub dataset: DatasetArguments,
 }

@@ -5,6 +5,7 @@ pub(crate) mod cp;
 pub(crate) mod crd;
 pub(crate) mod load;
 pub(crate) mod ls;
+pub(crate) mod manifest;
 pub(crate) mod mount;
 pub(crate) mod mounter;
 pub(crate) mod service;

@@ -55,6 +55,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Cat(arguments) => commands::cat::run(arguments).await,
         Command::Cp(arguments) => commands::cp::run(arguments).await,
         Command::Load(arguments) => commands::load::run(arguments).await,
+        Command::Manifest(arguments) => commands::manifest::run(arguments).await,
         Command::Mount(arguments) => commands::mount::run(arguments).await,
         Command::MountDaemon => commands::mount::daemon(),
         Command::Worker(arguments) => commands::worker::run(arguments).await,

@@ -173,3 +173,76 @@ fn every_command_has_help_with_an_example() {
         );
     }
 }
+
+#[test]
+fn a_manifest_is_taken_shown_and_compared() {
+    let root = dataset();
+    let (uri, folder) = (uri(root.path()), tempfile::tempdir().unwrap());
+    let file = folder.path().join("m");
+    let file = file.to_str().unwrap();
+    let create = ["manifest", "create", &uri, "--output", file];
+    assert!(run(&create).status.success());
+    let summary = stdout(&["manifest", "show", file]);
+    assert!(
+        summary.contains("3 files in 2 directories") && summary.contains(&uri),
+        "{summary}"
+    );
+    let files = stdout(&["manifest", "show", file, "--files"]);
+    assert!(files.contains("3145728  sub/b.bin  mtime:"), "{files}");
+    assert!(stdout(&["manifest", "show", file, "sub"]).contains("sub/with space é.txt"));
+    let error = failure(&["manifest", "show", file, "nothing"]);
+    assert!(error.contains("`nothing` is not in"), "{error}");
+    assert!(stdout(&["manifest", "verify", file]).starts_with("unchanged: 3 files"));
+    std::fs::write(root.path().join("a.txt"), "changed\n").unwrap();
+    std::fs::write(root.path().join("new"), "").unwrap();
+    let error = failure(&["manifest", "verify", file]);
+    for part in [
+        "replaced: ",
+        "added: ",
+        "1 files were replaced, 0 removed and 1 added",
+    ] {
+        assert!(error.contains(part), "no {part} in: {error}");
+    }
+    let error = failure(&["manifest", "verify", "/dev/null"]);
+    assert!(error.contains("manifest create"), "{error}");
+}
+
+#[test]
+fn a_pinned_dataset_is_what_its_manifest_names() {
+    let (root, folder) = (dataset(), tempfile::tempdir().unwrap());
+    let (uri, file) = (uri(root.path()), folder.path().join("m"));
+    assert!(
+        run(&["manifest", "create", &uri, "-o", file.to_str().unwrap()])
+            .status
+            .success()
+    );
+    let config = folder.path().join("config.yaml");
+    let pinned = format!(
+        "{{consistency: pinned, manifest: {{path: '{}'}}}}",
+        file.display()
+    );
+    std::fs::write(
+        &config,
+        format!("ufs: {{uri: '{uri}'}}\nclient: {pinned}\n"),
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    assert_eq!(stdout(&["cat", "--config", config, "a.txt"]), "hello\n");
+    std::fs::write(root.path().join("a.txt"), "other\n").unwrap();
+    std::fs::write(root.path().join("new"), "").unwrap();
+    assert_eq!(stdout(&["ls", "--config", config]), "a.txt\nsub/\n");
+    let error = failure(&["cat", "--config", config, "a.txt"]);
+    for part in [
+        "a.txt changed",
+        "pins version mtime:",
+        "the store has version mtime:",
+        "manifest create",
+    ] {
+        assert!(error.contains(part), "no {part} in: {error}");
+    }
+    std::fs::remove_file(root.path().join("a.txt")).unwrap();
+    let error = failure(&["cat", "--config", config, "a.txt"]);
+    assert!(error.contains("the store has it no longer"), "{error}");
+    let error = failure(&["cat", "--config", config, "new"]);
+    assert!(error.contains("is not in the manifest"), "{error}");
+}

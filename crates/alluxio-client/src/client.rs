@@ -7,6 +7,7 @@
 //! LoadJobs   -> Workers
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -20,11 +21,12 @@ use tokio::task::AbortHandle;
 use crate::cache::{MemoryPlan, MemoryStore, PageCache};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::LoadJobs;
+use crate::manifest::{self, ManifestSummary};
 use crate::membership::{self, Membership, WorkerSet};
 use crate::metrics::Metrics;
 use crate::reader::{FileReader, Shared};
 use crate::source::{BytesBySource, OpenedFile, Routing, WorkerThenUfs};
-use crate::status::{Metadata, MetadataSource, WorkerMetadata};
+use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
 use crate::worker::Workers;
 
 /// Read-ahead of all files together takes at most this part of the page store, so that it does not
@@ -91,7 +93,18 @@ impl Client {
             }),
             FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => MetadataSource::Ufs(ufs),
         };
-        let metadata = Metadata::new(asked, options.metadata_ttl, Handle::current());
+        let manifest = match &options.manifest {
+            None => None,
+            Some(manifest) => {
+                Some(status::open_manifest(manifest, options.consistency, &config.ufs.uri).await?)
+            }
+        };
+        let limits = status::Limits {
+            ttl: options.metadata_ttl,
+            negative_ttl: options.negative_ttl,
+            bytes: options.metadata_limit_bytes,
+        };
+        let metadata = Metadata::new(asked, manifest, limits, Handle::current());
         let readers = Shared {
             cache,
             metadata: metadata.clone(),
@@ -163,6 +176,26 @@ impl Client {
             status,
             Arc::clone(&self.inner.readers),
         ))
+    }
+
+    /// Takes a manifest of a directory as the store lists it now, and puts it into the file
+    /// `target`; what was there stays until all of it is written.
+    pub async fn take_manifest(&self, path: &str, target: &Path) -> Result<ManifestSummary> {
+        let uri = self.uri("manifest", path)?;
+        let listing = self.inner.metadata.walk_store(uri.clone());
+        manifest::take(uri, listing, target).await
+    }
+
+    /// Forgets what is known of a file or directory: it was just written or removed.
+    pub fn forget(&self, path: &str) -> Result<()> {
+        self.inner.metadata.forget(&self.uri("forget", path)?);
+        Ok(())
+    }
+
+    /// Forgets what is known of a directory and of all below it.
+    pub fn forget_below(&self, path: &str) -> Result<()> {
+        self.inner.metadata.forget_below(&self.uri("forget", path)?);
+        Ok(())
     }
 
     /// How much of one version of a file is in memory, 0 to 1.

@@ -12,6 +12,7 @@ pub mod cache;
 mod client;
 mod error;
 mod load;
+pub mod manifest;
 pub mod membership;
 mod metrics;
 mod reader;

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::cache::{Found, Page, PageCache, PageKey};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::source::{BytesBySource, OpenedFile, Source};
 use crate::status::Metadata;
@@ -114,14 +114,11 @@ impl FileReader {
     /// A file that changed or went is looked up anew when it is opened again, and not after the
     /// time for which its status would have been believed.
     async fn failed(&self, error: Error) -> Error {
-        if matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) {
-            self.inner
-                .shared
-                .metadata
-                .forget(&self.inner.file.uri)
-                .await;
-        }
-        error
+        let Inner { file, shared, .. } = &*self.inner;
+        shared
+            .metadata
+            .explain(&file.uri, &file.version, error)
+            .await
     }
 
     /// Looks for the next pages, or starts to fetch them, until as many wait as may.

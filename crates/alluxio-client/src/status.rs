@@ -1,247 +1,173 @@
-//! What is known of files and directories, believed for a while.
+//! What is known of files and directories: from the manifest, from what is kept, or by asking.
 //!
-//! Statuses and listings come from the under-store: the open-source worker cannot be asked for many
-//! names and never learns of a change. Only under the fallback policy `never`, which forbids the
-//! under-store, are the workers asked. Failures are not kept: a file that was missing a moment ago
-//! may be there now.
+//! A lookup goes through three steps, and ends at the first that knows:
+//! 1. the manifest, where the client has one (`from_manifest`);
+//! 2. what was looked up or listed a moment ago (`kept`): a listing answers lookups of its names;
+//! 3. one request to the under-store for all who wait (`source`).
+//!
+//! A write is followed by [`Metadata::forget`] or [`Metadata::forget_below`]; an answer that was on
+//! its way then is not kept.
 
-use std::future::Future;
+mod from_manifest;
+mod kept;
+mod source;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use alluxio_ufs::Ufs;
-use alluxio_wire::{FileStatus, UfsUri, route, status::parse_list};
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use moka::future::Cache;
+use alluxio_wire::{FileStatus, FileVersion, UfsUri};
+use futures::stream::BoxStream;
 use tokio::runtime::Handle;
 
+pub(crate) use self::from_manifest::{FromManifest, open_manifest};
+pub(crate) use self::kept::Limits;
+use self::kept::{Fetch, Kept};
+pub(crate) use self::source::{MetadataSource, WorkerMetadata};
 use crate::error::{Error, ErrorKind, Result};
-use crate::membership::{Membership, WorkerEndpoint};
-use crate::worker::{Answer, Workers};
 
-/// Statuses that are kept: some 50 MB at 500 bytes each.
-const MAX_STATUSES: u64 = 100_000;
-/// Entries of listings that are kept, as many again.
-const MAX_LISTED_ENTRIES: u64 = 100_000;
+/// Entries of a manifest's directory from which on it is decoded on the blocking pool: at some
+/// 200 ns each, fewer take less than a millisecond.
+const LARGE_DIRECTORY: usize = 4096;
 
-/// Where statuses and listings come from.
-pub(crate) enum MetadataSource {
-    /// The under-store.
-    Ufs(Ufs),
-    /// The workers, where the policy forbids the under-store.
-    Workers(WorkerMetadata),
-}
-
-/// Asks the workers of a path, in the order of the ring.
-pub(crate) struct WorkerMetadata {
-    pub(crate) membership: Arc<dyn Membership>,
-    pub(crate) workers: Arc<Workers>,
-    pub(crate) max_worker_attempts: usize,
-}
-
-/// The metadata cache.
+/// The client's view of the tree. A clone is cheap and shares everything.
 #[derive(Clone)]
 pub(crate) struct Metadata {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     source: Arc<MetadataSource>,
+    manifest: Option<FromManifest>,
+    kept: Arc<Kept>,
     runtime: Handle,
-    ttl: Duration,
-    statuses: Cache<UfsUri, Arc<FileStatus>>,
-    listings: Cache<UfsUri, Arc<Vec<FileStatus>>>,
 }
 
 impl Metadata {
-    pub(crate) fn new(source: MetadataSource, ttl: Duration, runtime: Handle) -> Self {
-        let entries = |_: &UfsUri, listing: &Arc<Vec<FileStatus>>| {
-            u32::try_from(listing.len() + 1).unwrap_or(u32::MAX)
-        };
+    pub(crate) fn new(
+        source: MetadataSource,
+        manifest: Option<FromManifest>,
+        limits: Limits,
+        runtime: Handle,
+    ) -> Self {
         Self {
-            source: Arc::new(source),
-            runtime,
-            ttl,
-            statuses: Cache::builder()
-                .max_capacity(MAX_STATUSES)
-                .time_to_live(ttl)
-                .build(),
-            listings: Cache::builder()
-                .max_capacity(MAX_LISTED_ENTRIES)
-                .weigher(entries)
-                .time_to_live(ttl)
-                .build(),
+            inner: Arc::new(Inner {
+                source: Arc::new(source),
+                manifest,
+                kept: Arc::new(Kept::new(limits)),
+                runtime,
+            }),
         }
     }
 
     /// The status of a file or directory.
     pub(crate) async fn status(&self, uri: &UfsUri) -> Result<Arc<FileStatus>> {
-        let (source, asked) = (Arc::clone(&self.source), uri.clone());
-        let fetch = async move { source.status(&asked).await.map(Arc::new) };
-        self.through(&self.statuses, uri, fetch).await
+        let inner = &*self.inner;
+        if let Some(manifest) = &inner.manifest
+            && let Some(answer) = manifest.status(uri)
+        {
+            return answer.map(Arc::new);
+        }
+        if let Some(answer) = inner.kept.status(uri) {
+            return answer;
+        }
+        let (source, asked) = (Arc::clone(&inner.source), uri.clone());
+        let fetch: Fetch<_> = Box::pin(async move { source.status(&asked).await.map(Arc::new) });
+        Kept::fetch_status(&inner.kept, &inner.runtime, uri, fetch).await
     }
 
     /// What lies directly in a directory, sorted by name.
     pub(crate) async fn list(&self, uri: &UfsUri) -> Result<Arc<Vec<FileStatus>>> {
-        let (source, asked) = (Arc::clone(&self.source), uri.clone());
-        let fetch = async move { source.list(&asked).await.map(Arc::new) };
-        self.through(&self.listings, uri, fetch).await
-    }
-
-    /// Forgets what is known of a file, and the listing that it is in: it turned out to be old.
-    pub(crate) async fn forget(&self, uri: &UfsUri) {
-        self.statuses.invalidate(uri).await;
-        if let Some(directory) = uri.parent() {
-            self.listings.invalidate(&directory).await;
+        let inner = &*self.inner;
+        if let Some(answer) = self.list_of_manifest(uri).await {
+            return answer;
         }
+        if let Some(listing) = inner.kept.listing(uri) {
+            return Ok(listing);
+        }
+        let (source, asked) = (Arc::clone(&inner.source), uri.clone());
+        let fetch: Fetch<_> = Box::pin(async move { source.list(&asked).await.map(Arc::new) });
+        Kept::fetch_listing(&inner.kept, &inner.runtime, uri, fetch).await
     }
 
-    /// All files below a directory, past the cache. Ends at the first error.
+    /// Forgets what is known of a file or directory, and the listings that it is in: it was
+    /// written, or turned out to be old. Directories above it may have come into being with it.
+    pub(crate) fn forget(&self, uri: &UfsUri) {
+        if let Some(manifest) = &self.inner.manifest {
+            manifest.doubt(uri, false);
+        }
+        self.inner.kept.forget(uri);
+    }
+
+    /// The same for a directory and all below it: it was removed, or moved.
+    pub(crate) fn forget_below(&self, uri: &UfsUri) {
+        if let Some(manifest) = &self.inner.manifest {
+            manifest.doubt(uri, true);
+        }
+        self.inner.kept.forget_below(uri);
+    }
+
+    /// All files below a directory: of the manifest where it pins the dataset, else as the store
+    /// lists them now. Ends at the first error.
     pub(crate) fn walk(&self, uri: UfsUri) -> BoxStream<'static, Result<FileStatus>> {
-        match &*self.source {
-            MetadataSource::Ufs(ufs) => ufs
-                .walk(&uri)
-                .map_err(|error| Error::from_ufs("walk", &error))
-                .boxed(),
-            MetadataSource::Workers(_) => walk_by_lists(Arc::clone(&self.source), uri),
+        match &self.inner.manifest {
+            Some(manifest) if manifest.pins() => manifest.walk(&uri, &self.inner.runtime),
+            _ => self.walk_store(uri),
         }
     }
 
-    /// The cached value, or one fetch for all who ask meanwhile. The fetch is a task of its own, so
-    /// that this can be polled outside the runtime, as the FUSE session does.
-    async fn through<T: Clone + Send + Sync + 'static>(
-        &self,
-        cache: &Cache<UfsUri, T>,
-        uri: &UfsUri,
-        fetch: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        let fetch = async {
-            self.runtime.spawn(fetch).await.unwrap_or_else(|error| {
-                let context = "the request was stopped; the client is shutting down";
-                Err(Error::new(ErrorKind::Unexpected, "status", context).with_source(error))
-            })
-        };
-        if self.ttl.is_zero() {
-            return fetch.await;
+    /// All files below a directory as the store lists them now, whatever a manifest says.
+    pub(crate) fn walk_store(&self, uri: UfsUri) -> BoxStream<'static, Result<FileStatus>> {
+        source::walk(&self.inner.source, uri)
+    }
+
+    /// A read of `version` failed because the store has it no longer: what is known of the file is
+    /// forgotten, and where the manifest pins it, the error says so with all that differs.
+    pub(crate) async fn explain(&self, uri: &UfsUri, version: &FileVersion, error: Error) -> Error {
+        if !matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound) {
+            return error;
         }
-        cache
-            .try_get_with_by_ref(uri, fetch)
+        self.forget(uri);
+        match &self.inner.manifest {
+            Some(manifest) if manifest.pins() => {
+                let found = self.ask_store(uri).await;
+                manifest.broken_pin(uri, version, found, error.operation())
+            }
+            _ => error,
+        }
+    }
+
+    /// The status in the store at this moment. In a task of the runtime: see [`Kept`].
+    async fn ask_store(&self, uri: &UfsUri) -> Result<FileStatus> {
+        let (source, asked) = (Arc::clone(&self.inner.source), uri.clone());
+        let asking = self
+            .inner
+            .runtime
+            .spawn(async move { source.status(&asked).await });
+        asking.await.unwrap_or_else(|error| Err(stopped(&error)))
+    }
+
+    /// A large directory is decoded on the blocking pool; a small one takes less time than the
+    /// change of threads.
+    async fn list_of_manifest(&self, uri: &UfsUri) -> Option<Result<Arc<Vec<FileStatus>>>> {
+        let manifest = self.inner.manifest.as_ref()?;
+        if manifest.entries_of(uri) < LARGE_DIRECTORY {
+            return manifest.list(uri).map(|answer| answer.map(Arc::new));
+        }
+        let (manifest, uri) = (manifest.clone(), uri.clone());
+        let decoding = self
+            .inner
+            .runtime
+            .spawn_blocking(move || manifest.list(&uri));
+        let answer = decoding
             .await
-            .map_err(|error| (*error).clone())
+            .unwrap_or_else(|error| Some(Err(stopped(&error))));
+        answer.map(|answer| answer.map(Arc::new))
     }
 }
 
-impl MetadataSource {
-    async fn status(&self, uri: &UfsUri) -> Result<FileStatus> {
-        match self {
-            Self::Ufs(ufs) => ufs
-                .status(uri)
-                .await
-                .map_err(|e| Error::from_ufs("status", &e)),
-            Self::Workers(workers) => workers.status(uri).await,
-        }
-    }
-
-    async fn list(&self, uri: &UfsUri) -> Result<Vec<FileStatus>> {
-        match self {
-            Self::Ufs(ufs) => ufs.list(uri).await.map_err(|e| Error::from_ufs("list", &e)),
-            Self::Workers(workers) => workers.list(uri).await,
-        }
-    }
+fn stopped(error: &tokio::task::JoinError) -> Error {
+    let context = format!("the request was stopped; the client is shutting down: {error}");
+    Error::new(ErrorKind::Unexpected, "status", context)
 }
 
-impl WorkerMetadata {
-    async fn status(&self, uri: &UfsUri) -> Result<FileStatus> {
-        let body = self.ask("status", uri, route::info(uri)).await?;
-        let mut statuses = parse_list(&body).map_err(|e| unreadable("status", uri, e))?;
-        match (statuses.pop(), statuses.is_empty()) {
-            (Some(status), true) => Ok(status),
-            _ => Err(missing("status", uri)),
-        }
-    }
-
-    /// A listing alone does not tell an empty directory from a missing one, nor a file from a
-    /// directory that holds one file.
-    async fn list(&self, uri: &UfsUri) -> Result<Vec<FileStatus>> {
-        if !self.status(uri).await?.is_directory() {
-            let context = format!("{uri} is a file; name the directory that it lies in");
-            return Err(Error::new(ErrorKind::NotDirectory, "list", context));
-        }
-        let body = self.ask("list", uri, route::files(uri)).await?;
-        let mut statuses = parse_list(&body).map_err(|e| unreadable("list", uri, e))?;
-        statuses.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(statuses)
-    }
-
-    async fn ask(
-        &self,
-        operation: &'static str,
-        uri: &UfsUri,
-        target: Option<String>,
-    ) -> Result<bytes::Bytes> {
-        let Some(target) = target else {
-            let context = format!(
-                "workers cannot be asked for the name {uri}, and the fallback policy `never` \
-                 forbids to ask the under-store; set client.fallback.policy to on_worker_failure"
-            );
-            return Err(Error::new(ErrorKind::Unsupported, operation, context));
-        };
-        let owners = self
-            .membership
-            .snapshot()
-            .owners(uri, self.max_worker_attempts);
-        let mut failure = "there is no worker".to_owned();
-        for worker in &owners {
-            match self.workers.ask(worker, &target).await {
-                Answer::Body(body) => return Ok(body),
-                Answer::Nothing | Answer::Refused(404, _) => return Err(missing(operation, uri)),
-                Answer::Refused(status, _) => failure = refused(worker, status),
-                Answer::Failed(cause) => failure = format!("{} {cause}", worker.base_url),
-            }
-        }
-        let context = format!("no worker could tell of {uri}: {failure}; repair the workers");
-        Err(Error::new(ErrorKind::Unavailable, operation, context))
-    }
-}
-
-fn refused(worker: &WorkerEndpoint, status: u16) -> String {
-    format!("{} answered with status {status}", worker.base_url)
-}
-
-fn missing(operation: &'static str, uri: &UfsUri) -> Error {
-    let context = format!("the workers know no {uri}; check the name");
-    Error::new(ErrorKind::NotFound, operation, context)
-}
-
-fn unreadable(
-    operation: &'static str,
-    uri: &UfsUri,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> Error {
-    let context = format!("a worker's answer about {uri} cannot be read");
-    Error::new(ErrorKind::Corrupt, operation, context).with_source(error)
-}
-
-/// Lists directory after directory, depth first.
-fn walk_by_lists(
-    source: Arc<MetadataSource>,
-    root: UfsUri,
-) -> BoxStream<'static, Result<FileStatus>> {
-    stream::try_unfold(
-        (source, vec![root]),
-        |(source, mut directories)| async move {
-            let Some(directory) = directories.pop() else {
-                return Ok(None);
-            };
-            let (below, files): (Vec<_>, Vec<_>) = source
-                .list(&directory)
-                .await?
-                .into_iter()
-                .partition(FileStatus::is_directory);
-            for status in below.iter().rev() {
-                let uri = UfsUri::parse(&status.ufs_uri);
-                directories.push(uri.map_err(|error| unreadable("walk", &directory, error))?);
-            }
-            let files = stream::iter(files.into_iter().map(Ok));
-            Ok::<_, Error>(Some((files, (source, directories))))
-        },
-    )
-    .try_flatten()
-    .boxed()
-}
+#[cfg(test)]
+mod tests;

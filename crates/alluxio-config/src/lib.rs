@@ -14,9 +14,9 @@ pub mod validated;
 pub use credentials::Credentials;
 pub use secret::SecretString;
 pub use validated::{
-    AddressingStyle, ClientOptions, ClusterConfig, Config, FallbackConfig, FallbackPolicy,
-    HostPort, LogFormat, LoggingConfig, Membership, PageStoreConfig, RingMembership, UfsConfig,
-    WorkerOptions,
+    AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, FallbackConfig,
+    FallbackPolicy, HostPort, LogFormat, LoggingConfig, ManifestConfig, Membership, OnChange,
+    PageStoreConfig, RingMembership, UfsConfig, WorkerOptions,
 };
 
 /// Why a configuration cannot be used.

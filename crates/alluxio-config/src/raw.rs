@@ -140,6 +140,18 @@ pub struct RawClient {
     pub memory_limit: Size,
     /// How long a file's status is believed.
     pub metadata_ttl_seconds: u64,
+    /// How long it is believed that a name does not exist.
+    pub negative_ttl_seconds: u64,
+    /// The most that kept statuses and listings take, beside the memory limit.
+    pub metadata_limit: Size,
+    /// `live` reads what the store has when a file is opened, `pinned` what the manifest names.
+    pub consistency: RawConsistency,
+    /// What a reader does that meets another version before it handed out a byte.
+    pub on_change: RawOnChange,
+    /// Whether workers that know no versions are asked how old their copy of a file is.
+    pub verify_worker_version: bool,
+    /// A listing of the dataset in a file.
+    pub manifest: RawManifest,
     /// Read-ahead.
     pub readahead: RawReadahead,
     /// Requests to workers and under-store at one time.
@@ -157,6 +169,39 @@ pub enum RawRingMembership {
     Live,
     /// All that ever registered; a file of a worker that is down comes from the under-store.
     Registered,
+}
+
+/// Which version of a file is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawConsistency {
+    /// The one that the under-store has when the file is opened.
+    #[default]
+    Live,
+    /// The one that the manifest names, or none.
+    Pinned,
+}
+
+/// What happens when a file turns out to have changed since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawOnChange {
+    /// The read fails as stale.
+    #[default]
+    Fail,
+    /// A reader that has handed out nothing yet goes on with the new version.
+    Reopen,
+}
+
+/// A listing of the dataset in a file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawManifest {
+    /// The file, as `alluxio-dataset manifest create` writes it; none where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The longest file that is taken; all of it is kept in memory.
+    pub limit: Size,
 }
 
 /// Read-ahead.
@@ -272,10 +317,29 @@ impl Default for RawClient {
             // Room for a read-ahead window of 64 MiB for each of a few readers.
             memory_limit: Size::text("256Mi"),
             metadata_ttl_seconds: 60,
+            // What Linux' NFS client takes is 30 s; a job that waits for a marker file should see
+            // it at once, and a loop that probes for a missing name still costs a request a second.
+            negative_ttl_seconds: 1,
+            // Some 150,000 files of usual names.
+            metadata_limit: Size::text("64Mi"),
+            consistency: RawConsistency::Live,
+            on_change: RawOnChange::Fail,
+            verify_worker_version: true,
+            manifest: RawManifest::default(),
             readahead: RawReadahead::default(),
             // Fills a 25 Gbit/s link with 1 MiB pages at 20 ms latency; bounds sockets and memory.
             max_inflight_requests: 64,
             fallback: RawFallback::default(),
+        }
+    }
+}
+
+impl Default for RawManifest {
+    fn default() -> Self {
+        Self {
+            path: None,
+            // Some 6,000,000 files at 40 bytes each.
+            limit: Size::text("256Mi"),
         }
     }
 }

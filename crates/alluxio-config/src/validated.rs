@@ -8,12 +8,13 @@ use std::time::Duration;
 use alluxio_wire::{PageSize, UfsUri, parse_size};
 
 pub use crate::raw::{
-    RawAddressingStyle as AddressingStyle, RawFallbackPolicy as FallbackPolicy,
-    RawLogFormat as LogFormat, RawRingMembership as RingMembership,
+    RawAddressingStyle as AddressingStyle, RawConsistency as Consistency,
+    RawFallbackPolicy as FallbackPolicy, RawLogFormat as LogFormat, RawOnChange as OnChange,
+    RawRingMembership as RingMembership,
 };
 use crate::raw::{
-    RawClient, RawCluster, RawConfig, RawFallback, RawMembership, RawPageStore, RawUfs, RawWorker,
-    Size,
+    RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawMembership, RawPageStore,
+    RawUfs, RawWorker, Size,
 };
 use crate::{ConfigError, Credentials, SecretString, alias};
 
@@ -106,12 +107,33 @@ pub struct ClientOptions {
     pub memory_limit_bytes: u64,
     /// How long a file's status is believed.
     pub metadata_ttl: Duration,
+    /// How long it is believed that a name does not exist.
+    pub negative_ttl: Duration,
+    /// The most that kept statuses and listings take.
+    pub metadata_limit_bytes: u64,
+    /// Which version of a file is read; pinned only with a manifest.
+    pub consistency: Consistency,
+    /// What a reader does that meets another version before it handed out a byte.
+    pub on_change: OnChange,
+    /// Whether workers that know no versions are asked how old their copy of a file is.
+    pub verify_worker_version: bool,
+    /// A listing of the dataset in a file.
+    pub manifest: Option<ManifestConfig>,
     /// The most that is read ahead in one file.
     pub readahead_max_bytes: u64,
     /// Requests at one time.
     pub max_inflight_requests: usize,
     /// When to read from the under-store directly.
     pub fallback: FallbackConfig,
+}
+
+/// A listing of the dataset in a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ManifestConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// The longest that is taken.
+    pub limit_bytes: u64,
 }
 
 /// When and how to read from the under-store directly.
@@ -334,16 +356,49 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
         0,
         7 * 24 * 3600,
     )?;
+    // A name that is made within an hour and not seen would look like a lost file.
+    in_range(
+        "client.negative_ttl_seconds",
+        raw.negative_ttl_seconds,
+        0,
+        3600,
+    )?;
     Ok(ClientOptions {
         page_size,
         virtual_nodes_per_worker: nodes,
         ring_membership: raw.ring_membership,
         memory_limit_bytes,
         metadata_ttl: Duration::from_secs(raw.metadata_ttl_seconds),
+        negative_ttl: Duration::from_secs(raw.negative_ttl_seconds),
+        metadata_limit_bytes: bytes("client.metadata_limit", &raw.metadata_limit)?,
+        consistency: raw.consistency,
+        on_change: raw.on_change,
+        verify_worker_version: raw.verify_worker_version,
+        manifest: manifest(raw)?,
         readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
         max_inflight_requests: inflight as usize,
         fallback: fallback(&raw.fallback)?,
     })
+}
+
+fn manifest(raw: &RawClient) -> Result<Option<ManifestConfig>, ConfigError> {
+    let limit_bytes = bytes("client.manifest.limit", &raw.manifest.limit)?;
+    match raw.manifest.path.as_deref() {
+        Some("") => Err(ConfigError::value(
+            "client.manifest.path",
+            "it is empty: name a file, or leave the field out",
+        )),
+        Some(path) => Ok(Some(ManifestConfig {
+            path: PathBuf::from(path),
+            limit_bytes,
+        })),
+        None if raw.consistency == Consistency::Pinned => Err(ConfigError::value(
+            "client.consistency",
+            "pinned needs a manifest: set client.manifest.path, made by `alluxio-dataset manifest \
+             create`",
+        )),
+        None => Ok(None),
+    }
 }
 
 fn fallback(raw: &RawFallback) -> Result<FallbackConfig, ConfigError> {
@@ -546,6 +601,12 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
         ring_membership: client.ring_membership,
         memory_limit: Size::Bytes(client.memory_limit_bytes),
         metadata_ttl_seconds: client.metadata_ttl.as_secs(),
+        negative_ttl_seconds: client.negative_ttl.as_secs(),
+        metadata_limit: Size::Bytes(client.metadata_limit_bytes),
+        consistency: client.consistency,
+        on_change: client.on_change,
+        verify_worker_version: client.verify_worker_version,
+        manifest: to_raw_manifest(client.manifest.as_ref()),
         readahead: crate::raw::RawReadahead {
             max_window: Size::Bytes(client.readahead_max_bytes),
         },
@@ -557,6 +618,13 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
             max_worker_attempts: client.fallback.max_worker_attempts,
         },
     }
+}
+
+fn to_raw_manifest(manifest: Option<&ManifestConfig>) -> RawManifest {
+    manifest.map_or_else(RawManifest::default, |manifest| RawManifest {
+        path: Some(manifest.path.display().to_string()),
+        limit: Size::Bytes(manifest.limit_bytes),
+    })
 }
 
 /// Counts were read from 32-bit fields, so they fit back.

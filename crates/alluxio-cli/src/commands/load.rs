@@ -38,7 +38,11 @@ pub(crate) async fn run(arguments: LoadArguments) -> Result<()> {
         return Ok(());
     }
     let answer = follow(&target.client, &uri, &bar()).await?;
-    report(&uri, &answer)
+    report(&uri, &answer)?;
+    match &arguments.manifest {
+        Some(file) => super::manifest::take(&target.client, &target.path, file).await,
+        None => Ok(()),
+    }
 }
 
 fn options(arguments: &LoadArguments) -> Result<LoadOptions> {

@@ -15,7 +15,7 @@ const FULL: &str = "
 ufs: {uri: 's3://bucket/train/', endpoint_url: 'http://127.0.0.1:9000', key: K, secret: S, token: T}
 cluster:
   membership: {type: etcd, endpoints: ['http://etcd:2379'], username: u, password: p}
-client: {page_size: 4Mi, virtual_nodes_per_worker: 7, fallback: {policy: never}}
+client: {page_size: 4Mi, virtual_nodes_per_worker: 7, fallback: {policy: never}, manifest: {path: /m}}
 ";
 
 fn parse(text: &str) -> Config {
@@ -282,4 +282,37 @@ proptest! {
         let config = parse(&text);
         prop_assert_eq!(parse(&config.to_yaml()), config);
     }
+}
+
+#[test]
+fn versions_and_manifest_are_read_with_their_defaults() {
+    let client = parse("ufs: {uri: 's3://b'}").client;
+    assert_eq!(client.consistency, Consistency::Live);
+    assert_eq!(client.on_change, OnChange::Fail);
+    assert!(client.verify_worker_version && client.manifest.is_none());
+    let pinned = "ufs: {uri: 's3://b'}
+client: {consistency: pinned, on_change: reopen, manifest: {path: /m, limit: 1Mi}}";
+    let config = parse(pinned);
+    assert_eq!(config.client.consistency, Consistency::Pinned);
+    assert_eq!(
+        config.client.manifest.as_ref().unwrap().limit_bytes,
+        1 << 20
+    );
+    assert_eq!(parse(&config.to_yaml()), config);
+}
+
+#[test]
+fn pinned_without_a_manifest_names_what_is_missing() {
+    let text = error("ufs: {uri: 's3://b'}\nclient: {consistency: pinned}");
+    for part in [
+        "client.consistency",
+        "client.manifest.path",
+        "manifest create",
+    ] {
+        assert!(text.contains(part), "no {part} in: {text}");
+    }
+    let text = error("ufs: {uri: 's3://b'}\nclient: {negative_ttl_seconds: 3601}");
+    assert!(text.contains("client.negative_ttl_seconds"), "{text}");
+    let text = error("ufs: {uri: 's3://b'}\nclient: {manifest: {path: ''}}");
+    assert!(text.contains("client.manifest.path"), "{text}");
 }
