@@ -15,6 +15,8 @@ mod reading;
 mod refusals;
 #[path = "semantics/scene.rs"]
 mod scene;
+#[path = "semantics/versions.rs"]
+mod versions;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -274,7 +276,9 @@ fn refused_credentials_are_eacces() {
         return;
     }
     let bucket = Bucket::of(&[("data/f", "text")]);
-    let mount = Mount::by(&bucket.ufs("data"), &[]);
+    // What a listing told a moment ago is not taken for the answer about a name.
+    let asking = "client: {negative_ttl_seconds: 0}";
+    let mount = Mount::by(&format!("{}\n{asking}\n", bucket.ufs("data")), &[]);
     assert_eq!(mount.names(""), ["f"]);
     let file = mount.open("f");
     bucket.refuse();
@@ -292,7 +296,8 @@ fn a_name_that_no_worker_can_be_asked_for_is_eopnotsupp() {
     dataset.put("50%41", "text");
     let worker = Worker::start("127.0.0.1", &dataset, "");
     let mounted = |policy: &str| {
-        let client = format!("{{fallback: {{policy: {policy}}}}}");
+        // A listing, which workers can be asked for, would answer for the name.
+        let client = format!("{{metadata_ttl_seconds: 0, fallback: {{policy: {policy}}}}}");
         Mount::with_workers(&dataset, &[&worker.address], &client)
     };
     let never = mounted("never");
@@ -337,6 +342,7 @@ fn docs_semantics_names_only_tests_that_exist() {
         include_str!("semantics.rs"),
         include_str!("semantics/reading.rs"),
         include_str!("semantics/refusals.rs"),
+        include_str!("semantics/versions.rs"),
     ]
     .into_iter()
     .flat_map(|file| file.split("#[test]\nfn ").skip(1))

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use alluxio_config::{Config, FallbackPolicy, Membership as ConfiguredMembership, RingMembership};
+use alluxio_config::{
+    Config, Consistency, FallbackPolicy, Membership as ConfiguredMembership, OnChange,
+    RingMembership,
+};
 use alluxio_ufs::Ufs;
 use alluxio_wire::{FileStatus, FileVersion, PageSize, UfsUri, WorkerAddress};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -27,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::reader::{FileReader, Shared};
 use crate::source::{BytesBySource, OpenedFile, Routing, WorkerThenUfs};
 use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
+use crate::versions::VersionedPages;
 use crate::worker::Workers;
 
 /// Read-ahead of all files together takes at most this part of the page store, so that it does not
@@ -66,9 +70,17 @@ impl Client {
             membership::connect(&config.cluster, options.ring_membership, nodes).await?;
         let timeout = options.fallback.worker_timeout;
         let workers = Arc::new(Workers::new(timeout, routing.max_inflight_requests)?);
+        // Under the policy `never` versions are the workers' own: there is nothing to compare.
+        let verifies = options.verify_worker_version && routing.policy != FallbackPolicy::Never;
+        let pages = VersionedPages::new(
+            Arc::clone(&workers),
+            verifies,
+            timeout,
+            options.metadata_ttl,
+        );
         let source = Arc::new(WorkerThenUfs::new(
             Arc::clone(&membership),
-            Arc::clone(&workers),
+            pages,
             ufs.clone(),
             routing,
             Arc::clone(&metrics),
@@ -93,21 +105,13 @@ impl Client {
             }),
             FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => MetadataSource::Ufs(ufs),
         };
-        let manifest = match &options.manifest {
-            None => None,
-            Some(manifest) => {
-                Some(status::open_manifest(manifest, options.consistency, &config.ufs.uri).await?)
-            }
-        };
-        let limits = status::Limits {
-            ttl: options.metadata_ttl,
-            negative_ttl: options.negative_ttl,
-            bytes: options.metadata_limit_bytes,
-        };
-        let metadata = Metadata::new(asked, manifest, limits, Handle::current());
+        let metadata = metadata(config, asked).await?;
         let readers = Shared {
             cache,
             metadata: metadata.clone(),
+            // What is pinned does not become another version by being opened again.
+            reopens: options.on_change == OnChange::Reopen
+                && options.consistency == Consistency::Live,
             metrics: Arc::clone(&metrics),
             readahead_max_bytes: options.readahead_max_bytes,
             readahead_total_bytes: memory.store_bytes / READAHEAD_SHARE,
@@ -169,6 +173,7 @@ impl Client {
             uri,
             version: status.version(),
             length: status.length,
+            modified_ms: status.modified_ms,
             page_size: self.inner.page_size,
         };
         Ok(FileReader::new(
@@ -253,6 +258,23 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.gauge.abort();
     }
+}
+
+/// Manifest, kept metadata, and whom to ask else.
+async fn metadata(config: &Config, source: MetadataSource) -> Result<Metadata> {
+    let options = &config.client;
+    let manifest = match &options.manifest {
+        None => None,
+        Some(manifest) => {
+            Some(status::open_manifest(manifest, options.consistency, &config.ufs.uri).await?)
+        }
+    };
+    let limits = status::Limits {
+        ttl: options.metadata_ttl,
+        negative_ttl: options.negative_ttl,
+        bytes: options.metadata_limit_bytes,
+    };
+    Ok(Metadata::new(source, manifest, limits, Handle::current()))
 }
 
 /// Who is asked for pages, and in which number.

@@ -19,6 +19,7 @@ mod reader;
 pub mod ring;
 pub mod source;
 mod status;
+pub mod versions;
 pub mod worker;
 
 pub use client::Client;

@@ -2,8 +2,10 @@
 //! reader that goes on finds the next pages fetched already.
 //!
 //! A file is read at the version it was opened with. Bytes of two versions never meet in one
-//! reader: when the store no longer has the version, the read fails as stale.
+//! reader: when the store no longer has the version, the read fails as stale. Only a reader that has
+//! handed out nothing yet may go on with the new version (`reopen`).
 
+mod reopen;
 mod window;
 
 use std::collections::VecDeque;
@@ -15,11 +17,12 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use crate::cache::{Found, Page, PageCache, PageKey};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::source::{BytesBySource, OpenedFile, Source};
 use crate::status::Metadata;
 
+use reopen::{MAX_REOPENS, Reopen};
 use window::Window;
 
 /// Pages that one read waits for at one time. Eight connections reach a worker's limit, and the
@@ -37,12 +40,15 @@ struct Inner {
     status: Arc<FileStatus>,
     shared: Arc<Shared>,
     window: Mutex<Window>,
+    reopen: Reopen<FileReader>,
 }
 
 /// What all readers of a client share.
 pub(crate) struct Shared {
     pub(crate) cache: Arc<PageCache>,
     pub(crate) metadata: Metadata,
+    /// Whether a reader may go on with a new version while it has handed out nothing.
+    pub(crate) reopens: bool,
     pub(crate) metrics: Arc<Metrics>,
     /// The most that one file's read-ahead may take.
     pub(crate) readahead_max_bytes: u64,
@@ -64,30 +70,92 @@ impl FileReader {
     pub(crate) fn new(file: OpenedFile, status: Arc<FileStatus>, shared: Arc<Shared>) -> Self {
         shared.open_files.fetch_add(1, Ordering::Relaxed);
         let window = Mutex::new(Window::new(file.page_size.bytes()));
+        let reopen = Reopen::new(shared.reopens);
         Self {
             inner: Arc::new(Inner {
                 file: Arc::new(file),
                 status,
                 shared,
                 window,
+                reopen,
             }),
         }
     }
 
-    /// The status that the file was opened with.
+    /// The status of the version that is read: that of the opening, unless the file was opened
+    /// again before the first byte (`client.on_change: reopen`).
     pub fn status(&self) -> &FileStatus {
-        &self.inner.status
+        &self.current().inner.status
     }
 
     /// The version that is read.
     pub fn version(&self) -> &FileVersion {
-        &self.inner.file.version
+        &self.current().inner.file.version
     }
 
     /// Reads `length` bytes from `offset`; fewer only where the file ends before.
     ///
     /// Where all pages are in memory the future is ready at its first poll.
     pub async fn read_at(&self, offset: u64, length: usize) -> Result<ReadBytes> {
+        let mut reopens = 0;
+        loop {
+            let reader = self.current();
+            let error = match reader.read_version(offset, length).await {
+                Ok(read) if reader.inner.reopen.settle() => return Ok(read),
+                // Another read found the file changed while this one was under way.
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            if reopens == MAX_REOPENS || !reader.reopen_after(&error).await? {
+                return Err(error);
+            }
+            reopens += 1;
+        }
+    }
+
+    /// This reader, or the one of the version that took its place.
+    fn current(&self) -> &Self {
+        let mut reader = self;
+        while let Some(replacement) = reader.inner.reopen.replacement() {
+            reader = replacement;
+        }
+        reader
+    }
+
+    /// Goes on with the version that is there now, if the error says that the file changed and
+    /// nothing was handed out yet.
+    async fn reopen_after(&self, error: &Error) -> Result<bool> {
+        let Inner {
+            file,
+            shared,
+            reopen,
+            ..
+        } = &*self.inner;
+        let changed = matches!(error.kind(), ErrorKind::Stale | ErrorKind::NotFound);
+        if !changed || !shared.reopens {
+            return Ok(false);
+        }
+        let open = async {
+            let status = shared.metadata.status(&file.uri).await?;
+            if status.is_directory() {
+                let context = format!("{} has become a directory; name a file in it", file.uri);
+                return Err(Error::new(ErrorKind::IsDirectory, "read", context));
+            }
+            tracing::debug!(uri = %file.uri, version = %status.version(), "changed, opened again");
+            let file = OpenedFile {
+                uri: file.uri.clone(),
+                id: file.id,
+                version: status.version(),
+                length: status.length,
+                modified_ms: status.modified_ms,
+                page_size: file.page_size,
+            };
+            Ok(Self::new(file, status, Arc::clone(shared)))
+        };
+        reopen.replace(open).await
+    }
+
+    async fn read_version(&self, offset: u64, length: usize) -> Result<ReadBytes> {
         let Inner { file, shared, .. } = &*self.inner;
         let length = length as u64;
         let mut slices = split(offset, length, file.length, file.page_size);

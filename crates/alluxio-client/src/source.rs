@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::Membership;
 use crate::metrics::{Metrics, PageResult};
-use crate::worker::{PageAnswer, Workers};
+use crate::versions::VersionedPages;
+use crate::worker::PageAnswer;
 
 mod alarm;
 
@@ -61,6 +62,8 @@ pub struct OpenedFile {
     pub version: FileVersion,
     /// The length in bytes.
     pub length: u64,
+    /// Last modification in milliseconds since 1970, 0 where the store has none.
+    pub modified_ms: i64,
     /// The cluster's page size.
     pub page_size: PageSize,
 }
@@ -116,7 +119,7 @@ pub enum FallbackReason {
 /// Asks the workers of a page, then the under-store, as the policy allows.
 pub struct WorkerThenUfs {
     membership: Arc<dyn Membership>,
-    workers: Arc<Workers>,
+    pages: VersionedPages,
     ufs: Ufs,
     routing: Routing,
     turns: Semaphore,
@@ -181,14 +184,14 @@ impl WorkerThenUfs {
     /// Joins the parts.
     pub fn new(
         membership: Arc<dyn Membership>,
-        workers: Arc<Workers>,
+        pages: VersionedPages,
         ufs: Ufs,
         routing: Routing,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             membership,
-            workers,
+            pages,
             ufs,
             routing,
             turns: Semaphore::new(routing.max_inflight_requests),
@@ -218,7 +221,7 @@ impl WorkerThenUfs {
                 None => PageAnswer::NoWorkers,
                 Some(worker) => {
                     let started = Instant::now();
-                    let answer = self.workers.page(worker, file, index, last_resort).await;
+                    let answer = self.pages.page(worker, file, index, last_resort).await;
                     self.count(source, &answer, started);
                     answer
                 }

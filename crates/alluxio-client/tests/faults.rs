@@ -374,6 +374,7 @@ async fn the_container_host_is_used_where_the_host_cannot_be_reached() {
         uri,
         version: alluxio_wire::FileVersion::from_text("1"),
         length: 10,
+        modified_ms: 0,
         page_size: PageSize::new(PAGE as u64).unwrap(),
     };
     let workers = Workers::new(Duration::from_secs(10), 8).unwrap();

@@ -207,7 +207,9 @@ async fn requests_at_one_time_are_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_is_believed_for_the_configured_time() {
     let mut folder = Folder::with(&[("a", 10)]);
-    let believing = folder.client(&[], "metadata_ttl_seconds: 3600").await;
+    let believing = folder
+        .client(&[], "metadata_ttl_seconds: 3600, negative_ttl_seconds: 0")
+        .await;
     let asking = folder.client(&[], "metadata_ttl_seconds: 0").await;
     for client in [&believing, &asking] {
         assert_eq!(client.status("a").await.unwrap().length, 10);
@@ -219,7 +221,7 @@ async fn a_status_is_believed_for_the_configured_time() {
     assert_eq!(believing.list("").await.unwrap().len(), 1);
     assert_eq!(asking.status("a").await.unwrap().length, 20);
     assert_eq!(asking.list("").await.unwrap().len(), 2);
-    // A failure is not believed at all.
+    // That a name is missing is believed for its own time, here none.
     assert_eq!(
         believing.status("c").await.unwrap_err().kind(),
         ErrorKind::NotFound

@@ -131,6 +131,7 @@ fn file(id: &str, length: u64) -> OpenedFile {
         uri: UfsUri::parse("file:///srv/ufs/x").unwrap(),
         version: FileVersion::from_text("1"),
         length,
+        modified_ms: 0,
         page_size: PageSize::new(PAGE).unwrap(),
     }
 }

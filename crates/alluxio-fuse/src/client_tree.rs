@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluxio_client::{Client, Error, ErrorKind, FileReader};
-use alluxio_config::Config;
+use alluxio_config::{Config, OnChange};
 use alluxio_wire::FileStatus;
 use bytes::Bytes;
 use prometheus::proto::MetricFamily;
@@ -20,10 +20,13 @@ pub struct ClientTree {
 impl ClientTree {
     /// Connects by a configuration, as YAML with its secrets.
     pub async fn connect(config_yaml: &str) -> Result<Self, TreeError> {
-        let config = Config::from_yaml(config_yaml).map_err(|error| TreeError {
+        let mut config = Config::from_yaml(config_yaml).map_err(|error| TreeError {
             kind: ErrorKind::InvalidInput,
             message: error.to_string(),
         })?;
+        // Every version is an inode of its own, whose size and pages the kernel keeps: a file that
+        // changed must be looked up again, by name.
+        config.client.on_change = OnChange::Fail;
         Ok(Self {
             client: Client::connect(&config).await?,
             metadata_ttl: config.client.metadata_ttl,

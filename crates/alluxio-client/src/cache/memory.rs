@@ -180,6 +180,7 @@ mod tests {
             uri,
             version: FileVersion::from_text(version),
             length: 10 * PAGE as u64,
+            modified_ms: 0,
             page_size: PageSize::DEFAULT,
         })
     }

@@ -72,6 +72,7 @@ impl Fixture {
             uri,
             version: FileVersion::from_text("1"),
             length: 100 * PAGE,
+            modified_ms: 0,
             page_size: PageSize::new(PAGE).unwrap(),
         });
         let cache = PageCache::new(

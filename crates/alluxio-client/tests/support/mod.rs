@@ -222,9 +222,15 @@ impl Folder {
             [] => "{type: none}".to_owned(),
             workers => format!("{{type: static, workers: {workers:?}}}"),
         };
+        // Scripted workers count what they are asked for; the tests of versions turn this on.
+        let verify = if client.contains("verify_worker_version") {
+            ""
+        } else {
+            "verify_worker_version: false, "
+        };
         let yaml = format!(
             "ufs: {{uri: '{}', anon: true}}\ncluster: {{membership: {membership}}}\n\
-             client: {{page_size: 64Ki, virtual_nodes_per_worker: 50, {client}}}\n",
+             client: {{page_size: 64Ki, virtual_nodes_per_worker: 50, {verify}{client}}}\n",
             self.root(),
         );
         Config::from_yaml(&yaml).unwrap()
