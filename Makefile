@@ -10,15 +10,16 @@ export PATH := $(shell scripts/tools path):$(PATH)
 
 # Further arguments for the quickstart, e.g. DEMO_ARGS="--keep" or DEMO_ARGS="/path/to/folder".
 DEMO_ARGS ?=
-# The same for `make bench`.
+# The same for `make bench`, e.g. BENCH_ARGS="--only worker,ring".
 BENCH_ARGS ?=
+BENCH_PYTHON ?= $(firstword $(subst :, ,$(shell scripts/tools path)))/python-sdk/bin/python
 # The same for `make e2e`, e.g. E2E_ARGS="--keep" (see tests/e2e/README.md).
 E2E_ARGS ?=
 
-.PHONY: help demo test e2e bench image lint fmt codegen tools clean
+.PHONY: help demo test e2e bench bench-report image lint fmt codegen tools clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## build, then show the whole path on this machine: S3, workers, load, mount, a worker killed
 	@scripts/tools ensure demo
@@ -34,11 +35,14 @@ e2e: image ## the whole product on a real single-node Kubernetes (root; Go for t
 	cargo build -p e2e
 	target/debug/e2e $(E2E_ARGS)
 
-bench: ## the quickstart's measurements, as a table and in dist/bench.json
-	@scripts/tools ensure demo
-	cargo build --release -p alluxio-cli
-	@mkdir -p dist
-	target/release/alluxio-dataset quickstart --json dist/bench.json $(BENCH_ARGS)
+bench: ## functions (criterion), then whole paths beside limits and peers: dist/bench.json
+	@scripts/tools ensure bench
+	cargo bench -p alluxio-client
+	cargo build --release -p alluxio-cli -p bench
+	BENCH_PYTHON=$(BENCH_PYTHON) target/release/bench run --json dist/bench.json $(BENCH_ARGS)
+
+bench-report: ## docs/performance: table and plot from dist/bench.json
+	cargo run --release -p bench -- report dist/bench.json
 
 image: ## one static binary in an OCI archive, dist/alluxio-dataset.tar
 	@scripts/tools ensure image

@@ -62,6 +62,7 @@ const GRAPH: &[Row] = &[
         &["alluxio-crds", "alluxio-config", "alluxio-telemetry"],
     ),
     ("alluxio-cli", &["*"]),
+    ("bench", &["*"]),
     ("e2e", &["*"]),
     ("xtask", &["alluxio-crds"]),
 ];
@@ -73,7 +74,7 @@ const HOMES: &[Row] = &[
         &["alluxio-crds", "alluxio-operator", "alluxio-cli", "e2e"],
     ),
     ("tonic", &["alluxio-csi", "alluxio-etcd"]),
-    ("opendal", &["alluxio-ufs", "e2e"]),
+    ("opendal", &["alluxio-ufs", "bench", "e2e"]),
 ];
 
 /// A dependency between two crates, as the check sees it.

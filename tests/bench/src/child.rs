@@ -1,0 +1,206 @@
+//! One side of a measurement, in a process of its own: it does the work and prints what it took.
+
+mod client;
+mod http;
+mod local;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+
+use crate::say;
+
+/// What a side does.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Work {
+    /// GETs whole URLs, each once, over kept connections; `{n}` in the URL counts from 0.
+    HttpPages {
+        url: String,
+        count: u64,
+        #[arg(long, default_value_t = 8)]
+        connections: u64,
+    },
+    /// GETs 4 KiB of random pages by offset and length, one after the other.
+    HttpRanges { url: String, pages: u64, count: u64 },
+    /// GETs one object by ranges over kept connections.
+    HttpObject {
+        url: String,
+        length: u64,
+        #[arg(long, default_value_t = 8 * 1024 * 1024)]
+        range: u64,
+        #[arg(long, default_value_t = 4)]
+        connections: u64,
+    },
+    /// Reads a file with pread in 1 MiB steps.
+    LocalFile { path: PathBuf },
+    /// Reads one file through the client, 1 MiB at a time.
+    ClientFile { config: PathBuf, path: String },
+    /// Reads 4 KiB at random places of one file through the client, one after the other.
+    ClientRanges {
+        config: PathBuf,
+        path: String,
+        count: u64,
+    },
+    /// The same from pages in memory, as fast as one thread can.
+    ClientMemory { config: PathBuf, path: String },
+    /// Lists a folder once and reads all of its files, eight at a time.
+    ClientFolder { config: PathBuf, path: String },
+    /// One sequential reader and four random ones of one file, below a cgroup's limit.
+    ClientMixed {
+        config: PathBuf,
+        path: String,
+        cgroup: PathBuf,
+    },
+    /// Picks owners on a ring of 200 workers with 2,000 virtual nodes each.
+    RingPick,
+    /// Builds a ring of 1,000 workers with 2,000 virtual nodes each.
+    RingBuild,
+}
+
+/// What it took.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    /// Wall time of the work alone, without start and connect.
+    pub(crate) seconds: f64,
+    /// User and system time of the whole process during the work.
+    pub(crate) cpu_seconds: f64,
+    /// The most memory that the process held.
+    pub(crate) peak_rss_bytes: f64,
+    /// Bytes that were delivered.
+    pub(crate) bytes: f64,
+    /// Operations done.
+    pub(crate) operations: f64,
+    /// The median of one operation; 0 where single ones are not timed.
+    pub(crate) p50_seconds: f64,
+}
+
+impl Taken {
+    pub(crate) fn bytes_per_second(self) -> f64 {
+        self.bytes / self.seconds
+    }
+
+    pub(crate) fn operations_per_second(self) -> f64 {
+        self.operations / self.seconds
+    }
+
+    pub(crate) fn cpu_seconds_per_gib(self) -> f64 {
+        self.cpu_seconds / (self.bytes / f64::from(1 << 30))
+    }
+}
+
+/// Does the work in this process and prints what it took.
+pub(crate) fn run(work: Work) -> Result<()> {
+    let taken = match work {
+        Work::HttpPages {
+            url,
+            count,
+            connections,
+        } => http::pages(&url, count, connections)?,
+        Work::HttpRanges { url, pages, count } => http::ranges(&url, pages, count)?,
+        Work::HttpObject {
+            url,
+            length,
+            range,
+            connections,
+        } => http::object(&url, length, range, connections)?,
+        Work::LocalFile { path } => local::read(&path)?,
+        Work::ClientFile { config, path } => client::file(&config, &path)?,
+        Work::ClientRanges {
+            config,
+            path,
+            count,
+        } => client::ranges(&config, &path, count)?,
+        Work::ClientMemory { config, path } => client::memory(&config, &path)?,
+        Work::ClientFolder { config, path } => client::folder(&config, &path)?,
+        Work::ClientMixed {
+            config,
+            path,
+            cgroup,
+        } => {
+            std::fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
+                .with_context(|| format!("cannot join {}", cgroup.display()))?;
+            client::mixed(&config, &path)?
+        }
+        Work::RingPick => local::ring_pick(),
+        Work::RingBuild => local::ring_build(),
+    };
+    say(&serde_json::to_string(&taken)?)
+}
+
+/// Does the work in another process of this program.
+pub(crate) fn spawn(arguments: &[String]) -> Result<Taken> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let output = Command::new(program)
+        .arg("child")
+        .args(arguments)
+        .output()
+        .context("starting a side of the measurement")?;
+    if !output.status.success() {
+        bail!(
+            "`bench child {}` ended with {}: {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    serde_json::from_slice(&output.stdout).context("reading what a side printed")
+}
+
+/// Times a piece of work.
+struct Watch {
+    wall: Instant,
+    cpu_seconds: f64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self {
+            wall: Instant::now(),
+            cpu_seconds: cpu_seconds(),
+        }
+    }
+
+    fn stop(&self, bytes: u64, operations: u64) -> Taken {
+        Taken {
+            seconds: self.wall.elapsed().as_secs_f64(),
+            cpu_seconds: cpu_seconds() - self.cpu_seconds,
+            peak_rss_bytes: peak_rss_bytes(),
+            bytes: precise(bytes),
+            operations: precise(operations),
+            p50_seconds: 0.0,
+        }
+    }
+}
+
+/// Counts here stay far below 2^53.
+#[allow(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+fn precise(count: u64) -> f64 {
+    count as f64
+}
+
+/// User and system time of this process: fields 14 and 15 of /proc/self/stat, in ticks of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum();
+    ticks / 100.0
+}
+
+fn peak_rss_bytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|value| value.split_whitespace().next())
+        .and_then(|kib| kib.parse::<f64>().ok())
+        .map_or(0.0, |kib| kib * 1024.0)
+}

@@ -1,0 +1,69 @@
+//! Servers of a run: processes on loopback that end with their handle.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+/// How long a server may take to listen.
+const START: Duration = Duration::from_secs(20);
+/// Between two looks whether it listens.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    /// Where it listens on 127.0.0.1.
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// Starts `command` with its output in `log`, and waits until `port` accepts connections.
+    pub(crate) fn start(command: &mut Command, port: u16, log: &Path) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let file = std::fs::File::create(log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start {name}; run `scripts/tools ensure bench`"))?;
+        let mut server = Self { child, port };
+        let until = Instant::now() + START;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!("{name} ended with {status}; see {}", log.display());
+            }
+            if Instant::now() > until {
+                bail!(
+                    "{name} did not listen on port {port} within 20 s; see {}",
+                    log.display()
+                );
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
