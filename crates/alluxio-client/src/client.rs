@@ -28,6 +28,7 @@ use crate::manifest::{self, ManifestSummary};
 use crate::membership::{self, Membership, WorkerSet};
 use crate::metrics::Metrics;
 use crate::reader::{FileReader, Shared};
+use crate::ring::RingShape;
 use crate::source::{BytesBySource, OpenedFile, Routing, WorkerThenUfs};
 use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
 use crate::versions::VersionedPages;
@@ -65,9 +66,9 @@ impl Client {
         let metrics = Arc::new(Metrics::new()?);
         let routing = routing(config)?;
         let ufs = Ufs::connect(&config.ufs).map_err(|error| Error::from_ufs("connect", &error))?;
-        let nodes = options.virtual_nodes_per_worker;
+        let shape = RingShape::of(options);
         let membership =
-            membership::connect(&config.cluster, options.ring_membership, nodes).await?;
+            membership::connect(&config.cluster, options.ring_membership, shape).await?;
         let timeout = options.fallback.worker_timeout;
         let workers = Arc::new(Workers::new(timeout, routing.max_inflight_requests)?);
         // Under the policy `never` versions are the workers' own: there is nothing to compare.

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::HashRing;
+use crate::ring::{HashRing, RingShape};
 
 pub use etcd::EtcdMembership;
 pub use fixed::FixedMembership;
@@ -64,13 +64,11 @@ pub trait Membership: Send + Sync + std::fmt::Debug {
 pub async fn connect(
     cluster: &ClusterConfig,
     ring: RingMembership,
-    virtual_nodes: u32,
+    shape: RingShape,
 ) -> Result<Arc<dyn Membership>> {
     match &cluster.membership {
         Source::None => Ok(Arc::new(FixedMembership::none())),
-        Source::Static { workers } => Ok(Arc::new(
-            FixedMembership::new(workers, virtual_nodes).await?,
-        )),
+        Source::Static { workers } => Ok(Arc::new(FixedMembership::new(workers, shape).await?)),
         Source::Etcd {
             endpoints,
             username,
@@ -78,7 +76,7 @@ pub async fn connect(
         } => {
             let user = username.as_deref().zip(password.as_ref());
             let prefix = etcd::prefix(&cluster.name, ring);
-            let membership = EtcdMembership::connect(endpoints, user, prefix, virtual_nodes);
+            let membership = EtcdMembership::connect(endpoints, user, prefix, shape);
             Ok(Arc::new(membership.await?))
         }
     }
@@ -117,19 +115,21 @@ impl WorkerSet {
     async fn build(
         previous: &Self,
         endpoints: Vec<WorkerEndpoint>,
-        virtual_nodes: u32,
+        shape: RingShape,
     ) -> Result<Self> {
         let endpoints: HashMap<_, _> = endpoints.into_iter().map(|e| (e.id, e)).collect();
         let same_workers = endpoints.len() == previous.endpoints.len()
             && endpoints
                 .keys()
                 .all(|id| previous.endpoints.contains_key(id))
-            && previous.ring.virtual_nodes() == virtual_nodes;
+            && previous.ring.shape() == shape;
         let ring = if same_workers {
             Arc::clone(&previous.ring)
         } else {
-            let ids: Vec<_> = endpoints.keys().copied().collect();
-            let build = tokio::task::spawn_blocking(move || HashRing::new(&ids, virtual_nodes));
+            let mut ids: Vec<_> = endpoints.keys().copied().collect();
+            // The order of etcd's keys, which some policies count workers in.
+            ids.sort_unstable_by_key(|id| (id.identifier, id.version));
+            let build = tokio::task::spawn_blocking(move || HashRing::of_shape(&ids, shape));
             let stopped = |error| {
                 Error::new(
                     ErrorKind::Unexpected,
@@ -267,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn a_set_names_owners_in_ring_order_and_finds_workers_by_address() {
         let endpoints = ["a", "b", "c"].map(endpoint).to_vec();
-        let set = WorkerSet::build(&WorkerSet::empty(), endpoints, 100)
+        let set = WorkerSet::build(&WorkerSet::empty(), endpoints, RingShape::consistent(100))
             .await
             .unwrap();
         let file = UfsUri::parse("s3://bucket/key").unwrap();
@@ -279,12 +279,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_moved_worker_keeps_the_ring_and_makes_a_new_generation() {
-        let first = WorkerSet::build(&WorkerSet::empty(), vec![endpoint("a")], 10)
-            .await
-            .unwrap();
+        let first = WorkerSet::build(
+            &WorkerSet::empty(),
+            vec![endpoint("a")],
+            RingShape::consistent(10),
+        )
+        .await
+        .unwrap();
         let moved = WorkerAddress::http("elsewhere", 28080);
         let moved = WorkerEndpoint::new(WorkerId::from_host("a"), moved).unwrap();
-        let second = WorkerSet::build(&first, vec![moved], 10).await.unwrap();
+        let second = WorkerSet::build(&first, vec![moved], RingShape::consistent(10))
+            .await
+            .unwrap();
         assert!(Arc::ptr_eq(&first.ring, &second.ring));
         assert_eq!(second.generation(), first.generation() + 1);
         assert_eq!(
@@ -296,9 +302,13 @@ mod tests {
     #[tokio::test]
     async fn a_change_is_not_missed_by_who_waits_late() {
         let published = Published::new(WorkerSet::empty());
-        let next = WorkerSet::build(&WorkerSet::empty(), vec![endpoint("a")], 10)
-            .await
-            .unwrap();
+        let next = WorkerSet::build(
+            &WorkerSet::empty(),
+            vec![endpoint("a")],
+            RingShape::consistent(10),
+        )
+        .await
+        .unwrap();
         published.publish(next);
         published.changed(0).await;
         assert_eq!(published.snapshot().len(), 1);

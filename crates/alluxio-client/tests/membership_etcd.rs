@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluxio_client::membership::{self, Membership, WorkerSet};
+use alluxio_client::ring::RingShape;
 use alluxio_client::{ErrorKind, Result};
 use alluxio_config::{ClusterConfig, Membership as Source, RingMembership};
 use alluxio_etcd::EtcdClient;
@@ -38,7 +39,7 @@ async fn join_at(endpoint: String, ring: RingMembership) -> Result<Arc<dyn Membe
             password: None,
         },
     };
-    membership::connect(&cluster, ring, 100).await
+    membership::connect(&cluster, ring, RingShape::consistent(100)).await
 }
 
 fn record(host: &str, port: u16) -> WorkerRecord {

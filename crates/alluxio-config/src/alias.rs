@@ -6,7 +6,7 @@
 
 use serde_yaml::{Mapping, Value};
 
-use crate::ConfigError;
+use crate::{ConfigError, RingPolicy};
 
 /// Alluxio property -> path of the field. Names are from Alluxio 3.x' property keys.
 const PROPERTIES: &[(&str, &str)] = &[
@@ -19,6 +19,7 @@ const PROPERTIES: &[(&str, &str)] = &[
         "alluxio.user.worker.selection.policy.consistent.hash.virtual.node.count.per.worker",
         "client.virtual_nodes_per_worker",
     ),
+    (POLICY, "client.ring_policy"),
     (
         "alluxio.user.dynamic.consistent.hash.ring.enabled",
         "client.ring_membership",
@@ -43,7 +44,7 @@ const PROPERTIES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The one selection policy that this version has.
+/// Its values are names of classes.
 const POLICY: &str = "alluxio.user.worker.selection.policy";
 
 /// Every property that is understood, with the field it sets.
@@ -64,10 +65,6 @@ pub(crate) fn resolve(mut document: Value) -> Result<Value, ConfigError> {
         .collect();
     for property in names {
         let value = root.remove(property.as_str()).unwrap_or_default();
-        if property == POLICY {
-            check_policy(&value)?;
-            continue;
-        }
         let field = PROPERTIES.iter().find(|(name, _)| *name == property);
         let (_, field) = field.ok_or_else(|| ConfigError::UnknownProperty(property.clone()))?;
         insert(root, field, translate(&property, value)?).map_err(|()| ConfigError::Twice {
@@ -99,6 +96,7 @@ fn translate(property: &str, value: Value) -> Result<Value, ConfigError> {
         }
     };
     match property {
+        POLICY => policy(&value),
         "alluxio.user.dynamic.consistent.hash.ring.enabled" => flag("live", "registered"),
         "alluxio.dora.client.ufs.fallback.enabled" => flag("on_worker_failure", "never"),
         "alluxio.etcd.endpoints" => Ok(match value.as_str() {
@@ -109,16 +107,20 @@ fn translate(property: &str, value: Value) -> Result<Value, ConfigError> {
     }
 }
 
-fn check_policy(value: &Value) -> Result<(), ConfigError> {
+/// A policy by its class, with or without packages, or by its word.
+fn policy(value: &Value) -> Result<Value, ConfigError> {
     let text = value.as_str().unwrap_or_default();
     let name = text.rsplit('.').next().unwrap_or_default();
-    match name {
-        "ConsistentHashPolicy" | "CONSISTENT" => Ok(()),
-        _ => Err(ConfigError::Shape {
+    let named = |policy: &RingPolicy| {
+        name == policy.alluxio_class() || name.eq_ignore_ascii_case(policy.label())
+    };
+    match RingPolicy::ALL.iter().find(|policy| named(policy)) {
+        Some(policy) => Ok(policy.label().into()),
+        None => Err(ConfigError::Shape {
             path: POLICY.to_owned(),
             reason: format!(
-                "`{text}` is not supported: only ConsistentHashPolicy is, and workers and clients \
-                 must agree on it"
+                "`{text}` is not known; give one of {}, as workers and all clients do",
+                RingPolicy::ALL.map(RingPolicy::alluxio_class).join(", ")
             ),
         }),
     }

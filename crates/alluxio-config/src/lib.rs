@@ -16,7 +16,7 @@ pub use secret::SecretString;
 pub use validated::{
     AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, FallbackConfig,
     FallbackPolicy, HostPort, LogFormat, LoggingConfig, ManifestConfig, Membership, OnChange,
-    PageStoreConfig, RingMembership, UfsConfig, WorkerOptions,
+    PageStoreConfig, RingMembership, RingPolicy, UfsConfig, WorkerOptions,
 };
 
 /// Why a configuration cannot be used.

@@ -134,6 +134,8 @@ pub struct RawClient {
     pub page_size: Size,
     /// Must equal every other client's of the cluster, or they split the cache.
     pub virtual_nodes_per_worker: u32,
+    /// How a file's worker is picked; must equal every other client's of the cluster.
+    pub ring_policy: RawRingPolicy,
     /// `live` workers make the ring, or all `registered` ones.
     pub ring_membership: RawRingMembership,
     /// The most that cached pages and reads in flight take.
@@ -158,6 +160,23 @@ pub struct RawClient {
     pub max_inflight_requests: u32,
     /// When to read from the under-store directly.
     pub fallback: RawFallback,
+}
+
+/// How a file's worker is picked: Alluxio's selection policies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawRingPolicy {
+    /// Each worker at many points of a ring; Alluxio's default.
+    #[default]
+    Consistent,
+    /// Each worker at one place of a ring.
+    Ketama,
+    /// Buckets by the number of workers alone.
+    Jump,
+    /// A table that workers fill in turn.
+    Maglev,
+    /// Each worker at one point, several hashes of a file.
+    MultiProbe,
 }
 
 /// Which workers make the ring.
@@ -291,6 +310,39 @@ pub enum RawLogFormat {
     Json,
 }
 
+impl RawRingPolicy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Consistent,
+        Self::Ketama,
+        Self::Jump,
+        Self::Maglev,
+        Self::MultiProbe,
+    ];
+
+    /// The word for it in a configuration.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Consistent => "consistent",
+            Self::Ketama => "ketama",
+            Self::Jump => "jump",
+            Self::Maglev => "maglev",
+            Self::MultiProbe => "multi_probe",
+        }
+    }
+
+    /// The class that Alluxio's Java client has for it.
+    pub fn alluxio_class(self) -> &'static str {
+        match self {
+            Self::Consistent => "ConsistentHashPolicy",
+            Self::Ketama => "KetamaHashPolicy",
+            Self::Jump => "JumpHashPolicy",
+            Self::Maglev => "MaglevHashPolicy",
+            Self::MultiProbe => "MultiProbeHashPolicy",
+        }
+    }
+}
+
 impl Size {
     fn text(text: &str) -> Self {
         Self::Text(text.to_owned())
@@ -313,6 +365,7 @@ impl Default for RawClient {
             // Alluxio's defaults for both; clients that disagree split the cache.
             page_size: Size::text("1Mi"),
             virtual_nodes_per_worker: 2000,
+            ring_policy: RawRingPolicy::Consistent,
             ring_membership: RawRingMembership::Live,
             // Room for a read-ahead window of 64 MiB for each of a few readers.
             memory_limit: Size::text("256Mi"),

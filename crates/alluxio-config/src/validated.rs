@@ -10,7 +10,7 @@ use alluxio_wire::{PageSize, UfsUri, parse_size};
 pub use crate::raw::{
     RawAddressingStyle as AddressingStyle, RawConsistency as Consistency,
     RawFallbackPolicy as FallbackPolicy, RawLogFormat as LogFormat, RawOnChange as OnChange,
-    RawRingMembership as RingMembership,
+    RawRingMembership as RingMembership, RawRingPolicy as RingPolicy,
 };
 use crate::raw::{
     RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawMembership, RawPageStore,
@@ -101,6 +101,8 @@ pub struct ClientOptions {
     pub page_size: PageSize,
     /// Points of each worker on the ring.
     pub virtual_nodes_per_worker: u32,
+    /// How a file's worker is picked.
+    pub ring_policy: RingPolicy,
     /// Which workers make the ring.
     pub ring_membership: RingMembership,
     /// The most that cached pages and reads in flight take.
@@ -366,6 +368,7 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
     Ok(ClientOptions {
         page_size,
         virtual_nodes_per_worker: nodes,
+        ring_policy: raw.ring_policy,
         ring_membership: raw.ring_membership,
         memory_limit_bytes,
         metadata_ttl: Duration::from_secs(raw.metadata_ttl_seconds),
@@ -598,6 +601,7 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
     RawClient {
         page_size: Size::Bytes(client.page_size.bytes()),
         virtual_nodes_per_worker: client.virtual_nodes_per_worker,
+        ring_policy: client.ring_policy,
         ring_membership: client.ring_membership,
         memory_limit: Size::Bytes(client.memory_limit_bytes),
         metadata_ttl_seconds: client.metadata_ttl.as_secs(),

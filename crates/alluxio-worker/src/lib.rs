@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use alluxio_client::membership::{self, Membership};
+use alluxio_client::ring::RingShape;
 use alluxio_config::Config;
 use alluxio_telemetry::health::Health;
 use alluxio_ufs::Ufs;
@@ -61,7 +62,7 @@ impl Worker {
         let members = membership::connect(
             &config.cluster,
             config.client.ring_membership,
-            config.client.virtual_nodes_per_worker,
+            RingShape::of(&config.client),
         )
         .await?;
         let record = record(config, members.as_ref(), address).await?;

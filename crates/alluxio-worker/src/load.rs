@@ -219,6 +219,7 @@ mod tests {
         reason = "a test fails by panicking"
     )]
     use alluxio_client::membership;
+    use alluxio_client::ring::RingShape;
     use alluxio_config::Config;
     use alluxio_ufs::Ufs;
     use tempfile::TempDir;
@@ -243,7 +244,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new(Arc::clone(&store)).unwrap());
         let pages = Pages::new(Ufs::connect(&config.ufs).unwrap(), store, metrics);
         let ring = config.client.ring_membership;
-        let members = membership::connect(&config.cluster, ring, 100);
+        let members = membership::connect(&config.cluster, ring, RingShape::consistent(100));
         let members = members.await.unwrap();
         let loader = Loader::new(pages, members, WorkerId::from_host("alone"), 4);
         (loader, config.ufs.uri)

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use alluxio_wire::{UfsUri, route};
 use anyhow::{Context as _, Result};
-use opendal::Operator;
 use opendal::services::S3;
+use opendal::{HttpTransporter, OperationContext, Operator};
+use opendal_http_transport_reqwest::ReqwestTransport;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
@@ -149,7 +150,9 @@ impl Scene {
         command
             .env("ROOT_ACCESS_KEY", ACCESS_KEY)
             .env("ROOT_SECRET_KEY", SECRET_KEY)
-            .args(["--port", &format!("127.0.0.1:{port}"), "--quiet"]);
+            .args(["--port", &format!("127.0.0.1:{port}"), "--quiet"])
+            // As S3 does; without it the gateway closes after each answer.
+            .arg("--keep-alive");
         if let Some(log) = requests {
             command.arg("--access-log").arg(log);
         }
@@ -240,7 +243,10 @@ impl Scene {
             .access_key_id(ACCESS_KEY)
             .secret_access_key(SECRET_KEY)
             .disable_config_load();
-        let operator = Operator::new(store)?;
+        // Signing sends nothing, but is refused without a transport.
+        let transport = HttpTransporter::new(ReqwestTransport::new(reqwest::Client::new()));
+        let context = OperationContext::new().with_http_transport(transport);
+        let operator = Operator::new(store)?.with_context(context);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use super::{Membership, Published, WorkerEndpoint, WorkerSet};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ring::RingShape;
 
 /// How long the first reading may take before the mount or job that asked is told so. Long enough
 /// for an election of etcd (a few seconds), short enough for a person who waits.
@@ -38,7 +39,7 @@ pub struct EtcdMembership {
 struct Watcher {
     client: EtcdClient,
     prefix: String,
-    virtual_nodes: u32,
+    shape: RingShape,
     endpoints: String,
     records: BTreeMap<String, WorkerRecord>,
     /// Keys whose values could not be used and were warned of.
@@ -60,7 +61,7 @@ impl EtcdMembership {
         endpoints: &[String],
         user: Option<(&str, &SecretString)>,
         prefix: String,
-        virtual_nodes: u32,
+        shape: RingShape,
     ) -> Result<Self> {
         let options = EtcdOptions {
             endpoints: endpoints.to_vec(),
@@ -71,7 +72,7 @@ impl EtcdMembership {
             let mut watcher = Watcher {
                 client: EtcdClient::connect(&options).await.map_err(failed)?,
                 prefix,
-                virtual_nodes,
+                shape,
                 endpoints: endpoints.join(", "),
                 records: BTreeMap::new(),
                 unusable: HashSet::new(),
@@ -212,7 +213,7 @@ impl Watcher {
         let same = endpoints.len() == current.len()
             && endpoints.iter().all(|e| current.get(&e.id) == Some(e));
         if !same || current.generation() == 0 {
-            let set = WorkerSet::build(&current, endpoints, self.virtual_nodes).await?;
+            let set = WorkerSet::build(&current, endpoints, self.shape).await?;
             tracing::info!(
                 workers = set.len(),
                 ring = set.ring().fingerprint(),

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 use super::{Membership, WorkerEndpoint, WorkerSet};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ring::RingShape;
 
 /// A set of workers that never changes.
 #[derive(Debug)]
@@ -28,9 +29,9 @@ impl FixedMembership {
     }
 
     /// The listed workers.
-    pub async fn new(workers: &[HostPort], virtual_nodes: u32) -> Result<Self> {
+    pub async fn new(workers: &[HostPort], shape: RingShape) -> Result<Self> {
         let endpoints = endpoints(workers)?;
-        let set = WorkerSet::build(&WorkerSet::empty(), endpoints, virtual_nodes).await?;
+        let set = WorkerSet::build(&WorkerSet::empty(), endpoints, shape).await?;
         Ok(Self { set: Arc::new(set) })
     }
 }
@@ -91,12 +92,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_listed_workers_identity_is_its_hosts() {
-        let membership = FixedMembership::new(&[listed("a", 1), listed("b", 1)], 5)
-            .await
-            .unwrap();
+        let membership =
+            FixedMembership::new(&[listed("a", 1), listed("b", 1)], RingShape::consistent(5))
+                .await
+                .unwrap();
         let set = membership.snapshot();
         assert_eq!(set.find("a", 1).unwrap().id, WorkerId::from_host("a"));
-        assert_eq!(set.ring().virtual_nodes(), 5);
+        assert_eq!(set.ring().shape().virtual_nodes, 5);
     }
 
     #[tokio::test]
@@ -107,7 +109,10 @@ mod tests {
             listed("b", 1),
             listed("b", 1),
         ];
-        let set = FixedMembership::new(&list, 5).await.unwrap().snapshot();
+        let set = FixedMembership::new(&list, RingShape::consistent(5))
+            .await
+            .unwrap()
+            .snapshot();
         assert_eq!(set.len(), 3);
         assert_eq!(set.find("a", 2).unwrap().id, WorkerId::from_host("a:2"));
         assert_eq!(set.find("b", 1).unwrap().id, WorkerId::from_host("b"));
@@ -115,7 +120,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_entry_without_host_is_refused_by_name() {
-        let error = FixedMembership::new(&[listed("", 9)], 5).await.unwrap_err();
+        let error = FixedMembership::new(&[listed("", 9)], RingShape::consistent(5))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().contains("`:9`"), "{error}");
     }

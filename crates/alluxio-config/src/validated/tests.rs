@@ -81,11 +81,12 @@ alluxio.user.consistent.hash.virtual.node.count.per.worker: 5
 alluxio.user.dynamic.consistent.hash.ring.enabled: false
 alluxio.dora.client.ufs.fallback.enabled: 'false'
 alluxio.etcd.endpoints: http://a:2379, http://b:2379
-alluxio.user.worker.selection.policy: ConsistentHashPolicy
+alluxio.user.worker.selection.policy: alluxio.client.file.dora.MaglevHashPolicy
 ",
     );
     assert_eq!(config.client.page_size.bytes(), 2 << 20);
     assert_eq!(config.client.virtual_nodes_per_worker, 5);
+    assert_eq!(config.client.ring_policy, RingPolicy::Maglev);
     assert_eq!(config.client.ring_membership, RingMembership::Registered);
     assert_eq!(config.client.fallback.policy, FallbackPolicy::Never);
     let Membership::Etcd { endpoints, .. } = config.cluster.membership else {
@@ -234,7 +235,7 @@ const BAD_REST: &[(&str, &str, &str)] = &[
         "not known",
     ),
     (
-        "alluxio.user.worker.selection.policy: JumpHashPolicy",
+        "alluxio.user.worker.selection.policy: LocalFirstPolicy",
         "selection.policy",
         "not supported",
     ),

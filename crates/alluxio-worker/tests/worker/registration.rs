@@ -1,6 +1,7 @@
 //! The worker's record in a real etcd.
 
 use alluxio_client::membership;
+use alluxio_client::ring::RingShape;
 use alluxio_config::RingMembership;
 use alluxio_etcd::EtcdClient;
 use alluxio_wire::{WorkerRecord, etcd as keys};
@@ -40,7 +41,8 @@ async fn a_worker_registers_comes_back_after_a_loss_and_leaves_at_once() {
 
     // Clients find it, and it finds itself, so that its loads reach it.
     let cluster = &worker.config.cluster;
-    let members = membership::connect(cluster, RingMembership::Live, 100).await;
+    let members =
+        membership::connect(cluster, RingMembership::Live, RingShape::consistent(100)).await;
     let found = members.unwrap().snapshot();
     assert!(found.get(&record.id).is_some());
     until("the worker sees itself", || async {

@@ -54,7 +54,7 @@ pub(super) fn pages(run: &Run) -> Result<Vec<Figure>> {
 /// Small random reads.
 pub(super) fn ranges(run: &Run) -> Result<Vec<Figure>> {
     // Less memory than the file, so that nearly every read goes to the worker.
-    let client = "memory_limit: 16Mi, access_profile: random";
+    let client = "memory_limit: 16Mi";
     let config = run.scene.worker_config("client-ranges", client)?;
     let url = run.scene.page_url(BIG.0)?;
     let (pages, count) = ((BIG.1 / PAGE_BYTES).to_string(), RANGES.to_string());
@@ -125,7 +125,7 @@ const PYTHON: &str = "
 import sys, time
 from alluxio import AlluxioFileSystem
 port, uri, length = sys.argv[1:4]
-fs = AlluxioFileSystem(worker_hosts='127.0.0.1', worker_http_port=port, options={
+fs = AlluxioFileSystem(worker_hosts='127.0.0.1', worker_http_port=int(port), options={
     'alluxio.worker.page.store.page.size': '1MB'})
 started = time.perf_counter()
 data = fs.read_range(uri, 0, int(length))
