@@ -237,7 +237,7 @@ const BAD_REST: &[(&str, &str, &str)] = &[
     (
         "alluxio.user.worker.selection.policy: LocalFirstPolicy",
         "selection.policy",
-        "not supported",
+        "not known",
     ),
 ];
 
