@@ -6,7 +6,7 @@ use alluxio_client::Client;
 use alluxio_config::raw::{
     RawClient, RawCluster, RawConfig, RawLogging, RawMembership, RawUfs, RawWorker, Size,
 };
-use alluxio_config::{Config, Credentials, SecretString};
+use alluxio_config::{Config, Consistency, Credentials, SecretString};
 use alluxio_wire::UfsUri;
 use anyhow::{Context, Result, bail};
 
@@ -23,9 +23,22 @@ pub(crate) struct Target {
 /// Connects to the dataset that holds `path`.
 pub(crate) async fn open(arguments: &DatasetArguments, path: &str) -> Result<Target> {
     let (config, path) = resolve(arguments, path)?;
+    connect(&config, path).await
+}
+
+/// The same past the manifest that the configuration may name: for those who make it or judge it,
+/// and so need not have it yet.
+pub(crate) async fn open_live(arguments: &DatasetArguments, path: &str) -> Result<Target> {
+    let (mut config, path) = resolve(arguments, path)?;
+    config.client.manifest = None;
+    config.client.consistency = Consistency::Live;
+    connect(&config, path).await
+}
+
+async fn connect(config: &Config, path: String) -> Result<Target> {
     let logging = &config.logging;
     crate::logs::start(&logging.level, logging.path.as_deref(), logging.format)?;
-    let client = Client::connect(&config)
+    let client = Client::connect(config)
         .await
         .with_context(|| format!("cannot open the dataset {}", config.ufs.uri))?;
     Ok(Target { client, path })

@@ -17,7 +17,8 @@ const FAILURES_SHOWN: usize = 20;
 
 /// Submits, follows or stops.
 pub(crate) async fn run(arguments: LoadArguments) -> Result<()> {
-    let target = dataset::open(&arguments.dataset, &arguments.path).await?;
+    // It may be this load that makes the configured manifest.
+    let target = dataset::open_live(&arguments.dataset, &arguments.path).await?;
     let uri = target.client.root().join(&target.path)?;
     let loads = target.client.loads();
     if arguments.stop {

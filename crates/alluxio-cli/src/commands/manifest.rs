@@ -31,7 +31,7 @@ pub(crate) async fn run(arguments: ManifestArguments) -> Result<()> {
 }
 
 async fn create(arguments: ManifestCreate) -> Result<()> {
-    let target = dataset::open(&arguments.dataset, &arguments.path).await?;
+    let target = dataset::open_live(&arguments.dataset, &arguments.path).await?;
     take(&target.client, &target.path, &arguments.output).await
 }
 
@@ -68,7 +68,7 @@ fn show(arguments: &ManifestShow) -> Result<()> {
 
 async fn verify(arguments: ManifestVerify) -> Result<()> {
     let before = open(&arguments.file)?;
-    let target = dataset::open(&arguments.dataset, before.root().as_str()).await?;
+    let target = dataset::open_live(&arguments.dataset, before.root().as_str()).await?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let now = folder.path().join("now");
     target.client.take_manifest(&target.path, &now).await?;
