@@ -2,7 +2,7 @@
 //!
 //! A load or `alluxio-dataset manifest create` takes it once; a mount that has it answers lookups
 //! and listings from memory, with neither LIST nor HEAD, and can pin every file to the version that
-//! the manifest names. The file is kept in memory as it is (some 30 bytes a file) and checked when
+//! the manifest names. The file is kept in memory as it is (some 35 bytes a file) and checked when
 //! it is opened, first by its checksum, then entry by entry, so that no later read can fail.
 //!
 //! [`ManifestBuilder`] writes it, [`Manifest`] reads it, [`take`] makes one from a listing, and

@@ -70,6 +70,25 @@ impl Versions {
         version
     }
 
+    /// Cuts the file in place to half of its length: the inode stays, the version does not.
+    fn truncate(&self, name: &str) {
+        let path = self.folder.path().join(name);
+        let Ok(file) = File::options().write(true).open(path) else {
+            return;
+        };
+        let length = file.metadata().unwrap().len() / 2;
+        let mut written = self.written.lock();
+        let version = written.len() as u64;
+        let old = file.metadata().unwrap().modified().unwrap();
+        let old = old.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let old = (u64::try_from(old.as_millis()).unwrap() - FIRST_MS) / 1000;
+        let bytes = written[usize::try_from(old).unwrap()].clone();
+        file.set_len(length).unwrap();
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(FIRST_MS + 1000 * version);
+        file.set_modified(modified).unwrap();
+        written.push(bytes[..usize::try_from(length).unwrap()].to_vec());
+    }
+
     fn delete(&self, name: &str) {
         let _ = std::fs::remove_file(self.folder.path().join(name));
     }
@@ -400,6 +419,7 @@ async fn a_pinned_file_is_read_in_the_manifests_version_or_not_at_all() {
 #[derive(Debug, Clone)]
 enum Step {
     Replace(usize),
+    Truncate,
     Delete,
     Load,
     Open,
@@ -421,6 +441,7 @@ fn step() -> impl Strategy<Value = Step> {
     let range = (0..4_usize, 0..3 * PAGE, 1..2 * PAGE);
     prop_oneof![
         2 => prop::sample::select(&LENGTHS[..]).prop_map(Step::Replace),
+        1 => Just(Step::Truncate),
         1 => Just(Step::Delete),
         2 => Just(Step::Load),
         3 => Just(Step::Open),
@@ -439,6 +460,7 @@ async fn run(steps: &[Step], knows_versions: bool, options: &str) {
     for step in steps {
         match step {
             Step::Replace(length) => drop(versions.replace("f", *length)),
+            Step::Truncate => versions.truncate("f"),
             Step::Delete => versions.delete("f"),
             Step::Load => worker.load("f"),
             Step::Open => match client.open("f").await {
