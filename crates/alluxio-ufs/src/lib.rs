@@ -116,7 +116,7 @@ impl Ufs {
 
     /// The bytes of `range`, fewer only where the file ends before it does.
     pub async fn read_range(&self, uri: &UfsUri, range: Range<u64>) -> Result<Bytes, UfsError> {
-        self.read(uri, range, None).await
+        self.read(uri, range, None, None).await
     }
 
     /// The bytes of `range` of exactly this version; [`UfsErrorKind::Changed`] when the store has
@@ -127,7 +127,20 @@ impl Ufs {
         range: Range<u64>,
         version: &FileVersion,
     ) -> Result<Bytes, UfsError> {
-        self.read(uri, range, Some(version)).await
+        self.read(uri, range, Some(version), None).await
+    }
+
+    /// Like [`Self::read_range_of_version`], and [`UfsErrorKind::Changed`] also when the store says
+    /// that the whole file has another length than the caller believes. It costs no request more:
+    /// the answer to the read tells.
+    pub async fn read_range_of_file(
+        &self,
+        uri: &UfsUri,
+        range: Range<u64>,
+        version: &FileVersion,
+        length: u64,
+    ) -> Result<Bytes, UfsError> {
+        self.read(uri, range, Some(version), Some(length)).await
     }
 
     async fn read(
@@ -135,6 +148,7 @@ impl Ufs {
         uri: &UfsUri,
         range: Range<u64>,
         version: Option<&FileVersion>,
+        length: Option<u64>,
     ) -> Result<Bytes, UfsError> {
         let subject = self.subject("read", uri)?;
         if range.is_empty() {
@@ -142,8 +156,9 @@ impl Ufs {
         }
         let _turn = self.turn().await;
         match &self.inner.store {
+            // Its versions tell the length themselves.
             Store::Local(store) => store.read(&subject, uri, range, version).await,
-            Store::Object(store) => store.read(&subject, uri, range, version).await,
+            Store::Object(store) => store.read(&subject, uri, range, version, length).await,
         }
     }
 

@@ -14,8 +14,8 @@ pub mod uri;
 pub mod worker;
 
 pub use load::{
-    LoadCounts, LoadFailure, LoadOp, LoadOptions, LoadState, ProgressAnswer, StopAnswer,
-    SubmitAnswer,
+    LoadCounts, LoadFailure, LoadOp, LoadOptions, LoadState, LoadWorker, ProgressAnswer,
+    ProgressFormat, ProgressQuery, StopAnswer, SubmitAnswer,
 };
 pub use page::{PageRange, PageSize, PageSizeError, PageSlice, page_length, parse_size, split};
 pub use status::{FileKind, FileStatus, FileVersion, StatusError};

@@ -43,6 +43,29 @@ pub struct LoadOptions {
     pub verbose: bool,
 }
 
+/// What a question for progress wants to be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ProgressQuery {
+    /// The form of the report within the message.
+    pub format: ProgressFormat,
+    /// Ask for the failures too.
+    pub verbose: bool,
+    /// Failures to pass over; only the embedded worker knows this one.
+    pub failed_offset: usize,
+    /// Failures wanted, where it is not the worker's own number of them.
+    pub failed_limit: Option<usize>,
+}
+
+/// The form of a progress report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ProgressFormat {
+    /// Alluxio's report as JSON, with exact numbers.
+    #[default]
+    Json,
+    /// Text for people.
+    Text,
+}
+
 /// Where a load stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -116,8 +139,41 @@ pub struct LoadCounts {
     pub bytes_done: u64,
     /// Files that failed.
     pub failure_count: u64,
-    /// The first failures, a bounded number of them.
+    /// The first failures, or the page of them that was asked for; a bounded number.
     pub failures: Vec<LoadFailure>,
+    /// Files that were cached in their version already.
+    pub files_skipped: u64,
+    /// Bytes that were cached already.
+    pub bytes_skipped: u64,
+    /// Whether the listing has ended, so that the totals are final; unknown on open-source workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listing_done: Option<bool>,
+    /// How long the load has been at work, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elapsed_ms: Option<u64>,
+    /// Bytes a second of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// Seconds that the rest will take at that rate; only when the listing has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+    /// What each worker has loaded.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<LoadWorker>,
+}
+
+/// One worker's part of a load.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadWorker {
+    /// Its host and port.
+    pub worker: String,
+    /// Files that it finished.
+    pub files: u64,
+    /// Bytes that it loaded or had already.
+    pub bytes: u64,
+    /// Bytes a second of late.
+    pub bytes_per_second: u64,
 }
 
 /// A file that could not be loaded.
@@ -175,6 +231,10 @@ struct RawReport {
     processed_files: u64,
     #[serde(rename = "mFailedFileCount")]
     failed_files: u64,
+    #[serde(rename = "mThroughput")]
+    throughput: Option<u64>,
+    #[serde(rename = "mTimeElapsed")]
+    elapsed_ms: Option<u64>,
 }
 
 impl LoadOp {
@@ -246,7 +306,22 @@ impl StopAnswer {
     }
 }
 
+impl ProgressFormat {
+    /// The value of the query parameter `progressFormat`; the real worker takes upper case alone.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::Text => "TEXT",
+        }
+    }
+}
+
 impl ProgressAnswer {
+    /// Whether the worker knows no load of the path: it then says `FAILED`, with no numbers.
+    pub fn is_unknown(&self) -> bool {
+        self.state == LoadState::Failed && self.progress.is_none()
+    }
+
     /// Reads the answer to a question for progress, in any of its forms.
     pub fn parse(body: &[u8]) -> Result<Self, LoadError> {
         let raw: RawProgress = serde_json::from_slice(body)?;
@@ -289,7 +364,10 @@ impl RawReport {
             bytes_total: self.total_bytes,
             bytes_done: self.loaded_bytes.saturating_add(self.skipped_bytes),
             failure_count: self.failed_files,
-            failures: Vec::new(),
+            bytes_skipped: self.skipped_bytes,
+            bytes_per_second: self.throughput,
+            elapsed_ms: self.elapsed_ms,
+            ..LoadCounts::default()
         }
     }
 }
@@ -348,6 +426,7 @@ mod tests {
     fn an_unknown_load_is_failed_without_numbers() {
         let body = r#"{"jobState":"FAILED","path":"p","message":"Load for path \u0027p\u0027 cannot be found.","respProperties":{}}"#;
         let answer = ProgressAnswer::parse(body.as_bytes()).unwrap();
+        assert!(answer.is_unknown());
         assert_eq!((answer.state, answer.progress), (LoadState::Failed, None));
     }
 
@@ -368,6 +447,13 @@ mod tests {
                 failures: vec![LoadFailure {
                     path: "s3://b/p/x".to_owned(),
                     reason: "gone".to_owned(),
+                }],
+                files_skipped: 1,
+                listing_done: Some(false),
+                workers: vec![LoadWorker {
+                    worker: "w0:28080".to_owned(),
+                    files: 2,
+                    ..LoadWorker::default()
                 }],
                 ..LoadCounts::default()
             }),

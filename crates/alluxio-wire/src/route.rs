@@ -8,7 +8,7 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::load::{LoadOp, LoadOptions};
+use crate::load::{LoadOp, LoadOptions, ProgressQuery};
 use crate::page::PageRange;
 use crate::status::FileVersion;
 use crate::uri::{FileId, UfsUri};
@@ -82,6 +82,26 @@ pub fn load(uri: &UfsUri, op: LoadOp, options: &LoadOptions) -> Option<String> {
     }
     if options.verbose {
         target.push_str("&verbose=true");
+    }
+    fitting(target)
+}
+
+/// Asks how far a load is, in the form and with the failures that `query` wants.
+pub fn load_progress(uri: &UfsUri, query: &ProgressQuery) -> Option<String> {
+    let mut target = format!(
+        "/v1/load?path={}&opType=progress&progressFormat={}",
+        addressable(uri)?,
+        query.format.as_str()
+    );
+    if query.verbose {
+        target.push_str("&verbose=true");
+    }
+    // Only the embedded worker knows these two, so they are left out where they say nothing.
+    if query.failed_offset > 0 {
+        target.push_str(&format!("&failedOffset={}", query.failed_offset));
+    }
+    if let Some(limit) = query.failed_limit {
+        target.push_str(&format!("&failedLimit={limit}"));
     }
     fitting(target)
 }

@@ -199,10 +199,9 @@ impl Api {
                 let submitted = self.loader.submit(uri, request.options).await?;
                 Ok(json(&submitted))
             }
-            LoadOp::Stop => Ok(json(&self.loader.stop(uri))),
+            LoadOp::Stop => Ok(json(&self.loader.stop(uri).await)),
             LoadOp::Progress => {
-                let verbose = request.options.verbose;
-                let progress = self.loader.progress(uri, request.json_report, verbose);
+                let progress = self.loader.progress(uri, request.question);
                 Ok(answer(JSON, progress.to_json()))
             }
         }

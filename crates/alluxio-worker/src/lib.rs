@@ -78,6 +78,7 @@ impl Worker {
                 Arc::clone(&members),
                 record.id,
                 options.load_concurrency,
+                &options.page_store.directory,
             ),
             pages,
             members,
@@ -87,6 +88,7 @@ impl Worker {
         });
         let server = Server::start(listener, Arc::clone(&api), options.max_connections, metrics);
         let registration = register::register(&config.cluster, &api.record).await?;
+        api.loader.resume().await;
         api.health.set_ready();
         tracing::info!(%address, worker = %api.record.id, "worker started");
         Ok(Self {

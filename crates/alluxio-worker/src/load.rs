@@ -6,17 +6,27 @@
 //! 3. An owner loads the files of a batch page by page and tells each step as a line of JSON
 //!    (`batch`), so that the coordinator counts bytes as they arrive and notices a dead owner.
 //! 4. With `verify`, a second round reads every page back against its checksum.
+//! 5. How far a job is, is written down (`track`, `journal`): a coordinator that starts again goes
+//!    on with the jobs that were at work, and remembers those that have ended.
 
 mod batch;
+mod cluster;
+mod counts;
 mod dispatch;
 mod job;
+mod journal;
+#[cfg(test)]
+mod many_files;
 mod message;
 mod peer;
 mod report;
 mod throttle;
+mod track;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alluxio_client::membership::Membership;
 use alluxio_ufs::UfsErrorKind;
@@ -32,8 +42,10 @@ use uuid::Uuid;
 
 pub(crate) use self::batch::MAX_BATCH_BYTES;
 use self::batch::{Batches, Teller};
+use self::cluster::Ring;
 use self::dispatch::Dispatcher;
-use self::job::Job;
+use self::job::{Job, now_ms};
+use self::journal::Journal;
 use crate::failure::{Failure, FailureKind};
 use crate::pages::Pages;
 
@@ -45,33 +57,108 @@ const MAX_JOBS: usize = 128;
 /// would only make each slower.
 const MAX_RUNNING_JOBS: usize = 8;
 
+/// How long a finished job is remembered: over a weekend, for who looks on Monday.
+const REMEMBERED_FOR: Duration = Duration::from_hours(72);
+
+/// The most failures in one answer; with longer ones it would pass what clients read.
+const MAX_FAILURES_TOLD: usize = 100;
+
 /// The loads of one worker.
 pub(crate) struct Loader {
     pages: Pages,
     batches: Batches,
     dispatcher: Arc<Dispatcher>,
+    journal: Journal,
     jobs: Mutex<HashMap<UfsUri, Arc<Job>>>,
     tasks: TaskTracker,
-    /// Ends every job, also one that is submitted while the worker shuts down.
+    /// Interrupts every job when the worker shuts down.
     stop: CancellationToken,
 }
 
+/// A question for progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) json_report: bool,
+    pub(crate) verbose: bool,
+    /// Failures to pass over, and how many to tell then.
+    pub(crate) failed_offset: usize,
+    pub(crate) failed_limit: Option<usize>,
+}
+
 impl Loader {
+    /// The loads of a worker that keeps its journal in `directory`.
     pub(crate) fn new(
         pages: Pages,
         members: Arc<dyn Membership>,
         own_id: WorkerId,
         concurrency: usize,
+        directory: &Path,
     ) -> Self {
         let batches = Batches::new(pages.clone(), concurrency);
-        let dispatcher = Dispatcher::new(pages.clone(), members, own_id, batches.clone());
+        let ring = Ring::new(pages.clone(), members, own_id, batches.clone());
         Self {
             pages,
             batches,
-            dispatcher: Arc::new(dispatcher),
+            dispatcher: Arc::new(Dispatcher::new(Arc::new(ring))),
+            journal: Journal::below(directory),
             jobs: Mutex::new(HashMap::new()),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+        }
+    }
+
+    /// Goes on with the loads that were at work when this worker ended, and remembers the others.
+    pub(crate) async fn resume(&self) {
+        let records = match self.journal.read_all().await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(%error, "the journal of loads cannot be read: submit them again");
+                return;
+            }
+        };
+        for record in records {
+            if !self.is_below_root(&record.uri) {
+                tracing::warn!(uri = %record.uri, "a load of another dataset is left alone");
+                continue;
+            }
+            let (uri, state) = (record.uri.clone(), record.state);
+            let job = match Job::from_record(record) {
+                Ok(job) => Arc::new(job.stopped_by(&self.stop)),
+                Err(failure) => {
+                    tracing::warn!(%uri, ?failure, "a load cannot go on");
+                    continue;
+                }
+            };
+            // The newest of a path comes last.
+            let earlier = self.jobs.lock().insert(uri.clone(), Arc::clone(&job));
+            if let Some(earlier) = earlier {
+                earlier.stop();
+                self.forget(&[earlier]).await;
+            }
+            if !state.is_final() {
+                tracing::info!(%uri, %state, id = job.id(), "going on with a load");
+                self.run(job);
+            }
+        }
+        let expired = expire(&mut self.jobs.lock(), now_ms());
+        self.forget(&expired).await;
+    }
+
+    fn is_below_root(&self, uri: &UfsUri) -> bool {
+        uri.relative_to(self.pages.ufs().root()).is_some()
+    }
+
+    fn run(&self, job: Arc<Job>) {
+        let (dispatcher, journal) = (Arc::clone(&self.dispatcher), self.journal.clone());
+        self.tasks
+            .spawn(async move { job.run(&dispatcher, &journal).await });
+    }
+
+    async fn forget(&self, jobs: &[Arc<Job>]) {
+        for job in jobs {
+            if let Err(error) = self.journal.remove(job.id()).await {
+                tracing::warn!(uri = %job.uri(), %error, "a finished load stays in the journal");
+            }
         }
     }
 
@@ -81,6 +168,7 @@ impl Loader {
         uri: &UfsUri,
         options: LoadOptions,
     ) -> Result<SubmitAnswer, Failure> {
+        self.refuse_at_the_end()?;
         match self.pages.ufs().status(uri).await {
             Ok(_) => {}
             Err(error) if error.kind() == UfsErrorKind::NotFound => {
@@ -96,10 +184,18 @@ impl Loader {
         let id = Uuid::new_v4().to_string();
         let job = Job::new(id, uri.clone(), options)?.stopped_by(&self.stop);
         let job = Arc::new(job);
-        enter(&mut self.jobs.lock(), &job)?;
-        let (running, dispatcher) = (Arc::clone(&job), Arc::clone(&self.dispatcher));
-        self.tasks
-            .spawn(async move { running.run(&dispatcher).await });
+        let left = enter(&mut self.jobs.lock(), &job)?;
+        // Written down before the answer: a job that was taken survives this worker.
+        if let Err(error) = job.write(&self.journal).await {
+            tracing::warn!(%uri, %error, "the journal cannot be written: a restart forgets the load");
+        }
+        self.forget(&left).await;
+        if let Err(failure) = self.refuse_at_the_end() {
+            self.jobs.lock().remove(uri);
+            self.forget(&[job]).await;
+            return Err(failure);
+        }
+        self.run(Arc::clone(&job));
         Ok(SubmitAnswer {
             success: true,
             job_id: job.id().to_owned(),
@@ -112,14 +208,10 @@ impl Loader {
     }
 
     /// Tells how far a load is.
-    pub(crate) fn progress(
-        &self,
-        uri: &UfsUri,
-        json_report: bool,
-        verbose: bool,
-    ) -> ProgressAnswer {
-        match self.job(uri) {
-            Some(job) => report::progress(&job, json_report, verbose),
+    pub(crate) fn progress(&self, uri: &UfsUri, question: Question) -> ProgressAnswer {
+        let job = self.job(uri).filter(|job| !is_expired(job, now_ms()));
+        match job {
+            Some(job) => report::progress(&job, question),
             None => ProgressAnswer {
                 state: LoadState::Failed,
                 path: uri.to_string(),
@@ -130,8 +222,14 @@ impl Loader {
     }
 
     /// Ends a running load.
-    pub(crate) fn stop(&self, uri: &UfsUri) -> StopAnswer {
-        let stopped = self.job(uri).is_some_and(|job| job.stop());
+    pub(crate) async fn stop(&self, uri: &UfsUri) -> StopAnswer {
+        let job = self.job(uri);
+        let stopped = job.as_ref().is_some_and(|job| job.stop());
+        if let (true, Some(job)) = (stopped, job)
+            && let Err(error) = job.write(&self.journal).await
+        {
+            tracing::warn!(%uri, %error, "the journal cannot be written: a restart forgets the stop");
+        }
         let message = if stopped {
             format!("Load '{uri}' is successfully stopped.\n")
         } else {
@@ -156,19 +254,29 @@ impl Loader {
         Ok(message::lines(self.batches.begin(batch, Teller::Stranger)))
     }
 
-    /// Ends all loads, without waiting for their ends.
+    /// Interrupts all loads, without waiting for their ends. They go on at the next start.
     pub(crate) fn stop_all(&self) {
         self.stop.cancel();
-        for job in self.jobs.lock().values() {
-            job.stop();
-        }
+        self.batches.stop();
     }
 
-    /// Ends all loads.
+    /// Interrupts all loads, and returns when they are written down and no task of theirs is left.
     pub(crate) async fn shutdown(&self) {
         self.stop_all();
         self.tasks.close();
         self.tasks.wait().await;
+        self.batches.shutdown().await;
+    }
+
+    /// A load that began now would stand still until the next start: another worker takes it.
+    fn refuse_at_the_end(&self) -> Result<(), Failure> {
+        if !self.stop.is_cancelled() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureKind::Busy,
+            "this worker is shutting down; submit the load to another one",
+        ))
     }
 
     fn job(&self, uri: &UfsUri) -> Option<Arc<Job>> {
@@ -176,8 +284,8 @@ impl Loader {
     }
 }
 
-/// Takes a job into the table, or says why not.
-fn enter(jobs: &mut HashMap<UfsUri, Arc<Job>>, job: &Arc<Job>) -> Result<(), Failure> {
+/// Takes a job into the table, or says why not; gives back the jobs that left it.
+fn enter(jobs: &mut HashMap<UfsUri, Arc<Job>>, job: &Arc<Job>) -> Result<Vec<Arc<Job>>, Failure> {
     if let Some(known) = jobs.get(job.uri())
         && !known.state().is_final()
     {
@@ -198,17 +306,32 @@ fn enter(jobs: &mut HashMap<UfsUri, Arc<Job>>, job: &Arc<Job>) -> Result<(), Fai
             format!("{running} loads run on this worker already; wait for one to end"),
         ));
     }
+    let mut left = expire(jobs, now_ms());
     if jobs.len() >= MAX_JOBS {
         let finished = jobs.values().filter(|job| job.state().is_final());
         let oldest = finished
-            .min_by_key(|job| job.began())
+            .min_by_key(|job| job.submitted_ms())
             .map(|j| j.uri().clone());
-        if let Some(oldest) = oldest {
-            jobs.remove(&oldest);
-        }
+        left.extend(oldest.and_then(|oldest| jobs.remove(&oldest)));
     }
-    jobs.insert(job.uri().clone(), Arc::clone(job));
-    Ok(())
+    left.extend(jobs.insert(job.uri().clone(), Arc::clone(job)));
+    Ok(left)
+}
+
+/// Takes out the jobs that ended long ago.
+fn expire(jobs: &mut HashMap<UfsUri, Arc<Job>>, now_ms: u64) -> Vec<Arc<Job>> {
+    let expired = jobs.values().filter(|job| is_expired(job, now_ms)).cloned();
+    let expired: Vec<_> = expired.collect();
+    for job in &expired {
+        jobs.remove(job.uri());
+    }
+    expired
+}
+
+fn is_expired(job: &Job, now_ms: u64) -> bool {
+    let remembered_ms = u64::try_from(REMEMBERED_FOR.as_millis()).unwrap_or(u64::MAX);
+    job.ended_ms()
+        .is_some_and(|ended| now_ms.saturating_sub(ended) > remembered_ms)
 }
 
 #[cfg(test)]
@@ -246,20 +369,56 @@ mod tests {
         let ring = config.client.ring_membership;
         let members = membership::connect(&config.cluster, ring, RingShape::consistent(100));
         let members = members.await.unwrap();
-        let loader = Loader::new(pages, members, WorkerId::from_host("alone"), 4);
+        let loader = Loader::new(
+            pages,
+            members,
+            WorkerId::from_host("alone"),
+            4,
+            folder.path(),
+        );
         (loader, config.ufs.uri)
     }
 
     #[tokio::test]
-    async fn a_load_that_is_submitted_during_the_shutdown_ends_too() {
+    async fn a_load_that_is_submitted_during_the_shutdown_is_refused_and_not_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let (loader, root) = loader(&folder).await;
         loader.stop_all();
-        let submitted = loader.submit(&root, LoadOptions::default()).await.unwrap();
-        assert!(submitted.success, "{submitted:?}");
-        loader.tasks.close();
-        loader.tasks.wait().await;
-        assert_eq!(loader.job(&root).unwrap().state(), LoadState::Stopped);
+        let refused = loader.submit(&root, LoadOptions::default()).await;
+        assert_eq!(refused.unwrap_err().kind, FailureKind::Busy);
+        assert!(loader.job(&root).is_none());
+        assert_eq!(loader.journal.read_all().await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_leaves_a_load_at_work_for_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let (loader, root) = loader(&folder).await;
+        let data = folder.path().join("data");
+        std::fs::write(data.join("a"), vec![1; 100_000]).unwrap();
+        std::fs::write(data.join("b"), vec![2; 100_000]).unwrap();
+        let options = LoadOptions {
+            bandwidth_bytes_per_second: Some(1),
+            ..LoadOptions::default()
+        };
+        assert!(loader.submit(&root, options).await.unwrap().success);
+        loader.shutdown().await;
+        assert_eq!(loader.job(&root).unwrap().state(), LoadState::Running);
+        let records = loader.journal.read_all().await.unwrap();
+        assert_eq!(records[0].state, LoadState::Running);
+    }
+
+    #[tokio::test]
+    async fn finished_jobs_are_forgotten_after_a_while() {
+        let mut jobs = HashMap::new();
+        let old = job(1);
+        enter(&mut jobs, &old).unwrap();
+        let long = now_ms() + 73 * 3_600_000;
+        assert!(expire(&mut jobs, long).is_empty(), "it runs");
+        old.stop();
+        assert!(expire(&mut jobs, now_ms()).is_empty());
+        assert_eq!(expire(&mut jobs, long).len(), 1);
+        assert!(jobs.is_empty());
     }
 
     fn job(path: usize) -> Arc<Job> {

@@ -234,7 +234,8 @@ impl Inner {
         };
         let start = key.index.saturating_mul(self.store.page_size().bytes());
         let range = start..start + length;
-        let read = self.ufs.read_range_of_version(uri, range, version.text());
+        let (text, length_told) = (version.text(), version.length);
+        let read = self.ufs.read_range_of_file(uri, range, text, length_told);
         let page = read.await?;
         self.metrics.ufs_bytes.inc_by(page.len() as u64);
         if page.len() as u64 != length {

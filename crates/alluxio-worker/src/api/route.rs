@@ -5,6 +5,7 @@ use axum::http::{Method, Uri};
 
 use super::query::Query;
 use crate::failure::{Failure, FailureKind};
+use crate::load::Question;
 use crate::pages::PageRequest;
 
 /// What is asked for.
@@ -33,8 +34,7 @@ pub(super) struct LoadRequest {
     pub(super) uri: UfsUri,
     pub(super) op: LoadOp,
     pub(super) options: LoadOptions,
-    /// `progressFormat=JSON`: the report within the message is JSON too.
-    pub(super) json_report: bool,
+    pub(super) question: Question,
 }
 
 /// Reads a request. The endpoint's name comes first, for the metrics, also when the rest is wrong.
@@ -179,6 +179,10 @@ fn load(root: &UfsUri, query: &Query) -> Result<LoadRequest, Failure> {
             )));
         }
     };
+    let page_number = |name| {
+        let number = query.number(name)?;
+        Ok::<_, Failure>(number.map(|number| usize::try_from(number).unwrap_or(usize::MAX)))
+    };
     Ok(LoadRequest {
         uri: resolve(root, query.required("path")?)?,
         op,
@@ -191,7 +195,12 @@ fn load(root: &UfsUri, query: &Query) -> Result<LoadRequest, Failure> {
             file_filter: query.get("fileFilterRegx").map(str::to_owned),
             verbose: query.flag("verbose"),
         },
-        json_report,
+        question: Question {
+            json_report,
+            verbose: query.flag("verbose"),
+            failed_offset: page_number("failedOffset")?.unwrap_or_default(),
+            failed_limit: page_number("failedLimit")?,
+        },
     })
 }
 
@@ -202,7 +211,7 @@ mod tests {
         clippy::panic,
         reason = "a test fails by panicking"
     )]
-    use alluxio_wire::{PageRange, route};
+    use alluxio_wire::{PageRange, ProgressQuery, route};
 
     use super::*;
 
@@ -303,9 +312,30 @@ mod tests {
             uri: root(),
             op: LoadOp::Submit,
             options,
-            json_report: false,
+            question: Question {
+                json_report: false,
+                verbose: true,
+                failed_offset: 0,
+                failed_limit: None,
+            },
         };
         assert_eq!(ask(&target), Ok(Asked::Load(expected)));
+        let query = ProgressQuery {
+            failed_offset: 100,
+            failed_limit: Some(50),
+            ..ProgressQuery::default()
+        };
+        let target = route::load_progress(&root(), &query).unwrap();
+        let Ok(Asked::Load(request)) = ask(&target) else {
+            panic!("not read as a load");
+        };
+        let expected = Question {
+            json_report: true,
+            verbose: false,
+            failed_offset: 100,
+            failed_limit: Some(50),
+        };
+        assert_eq!(request.question, expected);
     }
 
     #[test]

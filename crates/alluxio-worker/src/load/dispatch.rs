@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluxio_client::membership::{Membership, WorkerEndpoint};
 use alluxio_ufs::UfsError;
 use alluxio_wire::{FileStatus, UfsUri, WorkerId};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 
-use super::batch::{Batches, MAX_BATCH_FILES, Teller};
-use super::job::{Counts, Job};
-use super::message::{Batch, Event, FileToLoad, Mode};
-use super::peer;
-use crate::pages::Pages;
+use super::batch::MAX_BATCH_FILES;
+use super::cluster::Cluster;
+use super::job::Job;
+use super::message::{Batch, Event, FileToLoad, Mode, WAITING_EVENTS};
+use super::track::Sums;
 
 /// Workers that are tried for a file: its owner, then the next two on the ring. More would put
 /// pages where no client looks for them.
@@ -33,15 +32,13 @@ const BATCHES_PER_WORKER: usize = 2;
 /// Batches in flight in all; bounds the coordinator's connections and memory.
 const MAX_BATCHES: usize = 64;
 
-/// Events of one batch that wait for the coordinator.
-const WAITING_EVENTS: usize = 64;
+/// Files that may wait behind one that is not over. Beyond it, what is gathered is sent though it
+/// is no full batch: it bounds the coordinator's memory, and what a restart would do again.
+const MAX_SPAN: usize = 65_536;
 
 /// Sends files to their owners.
 pub(super) struct Dispatcher {
-    pages: Pages,
-    members: Arc<dyn Membership>,
-    own_id: WorkerId,
-    batches: Batches,
+    cluster: Arc<dyn Cluster>,
 }
 
 /// One round over all files of a job.
@@ -49,41 +46,31 @@ pub(super) struct Dispatcher {
 pub(super) struct Round<'a> {
     pub(super) job: &'a Job,
     pub(super) mode: Mode,
-    /// Whether files and bytes count, or failures alone.
-    pub(super) counts: Option<&'a Counts>,
 }
 
-/// A file that may succeed elsewhere, and why it did not here.
+/// A file that may succeed elsewhere, why it did not where it was tried, and where that was.
 struct Leftover {
     file: FileToLoad,
     reason: String,
+    tried: Vec<WorkerId>,
 }
 
 /// How far one file of a batch is.
 #[derive(Clone, Copy, Default)]
 struct FileState {
     bytes: u64,
+    kept: u64,
     is_over: bool,
 }
 
 impl Dispatcher {
-    pub(super) fn new(
-        pages: Pages,
-        members: Arc<dyn Membership>,
-        own_id: WorkerId,
-        batches: Batches,
-    ) -> Self {
-        Self {
-            pages,
-            members,
-            own_id,
-            batches,
-        }
+    pub(super) fn new(cluster: Arc<dyn Cluster>) -> Self {
+        Self { cluster }
     }
 
     /// The files below a path, as the under-store has them now.
     pub(super) fn walk(&self, uri: &UfsUri) -> BoxStream<'static, Result<FileStatus, UfsError>> {
-        self.pages.ufs().walk(uri)
+        self.cluster.walk(uri)
     }
 
     /// Sends all files of the stream; returns when the last one is over.
@@ -97,20 +84,23 @@ impl Dispatcher {
         let mut is_listed = false;
         // Listing and sending go on side by side; a branch that is not polled stands still.
         loop {
-            let has_room = in_flight.len() < self.most_in_flight();
+            let has_room = in_flight.len() < self.most_in_flight()
+                && (round.job.span() < 2 * MAX_SPAN || in_flight.is_empty());
             tokio::select! {
                 file = files.try_next(), if !is_listed && has_room => {
                     if let Some(file) = file? {
-                        let owner = self.members.snapshot().owners(&file.uri, 1);
-                        let group = gathering.entry(owner.first().map(|o| o.id)).or_default();
+                        let owner = self.cluster.owners(&file.uri, 1);
+                        let group = gathering.entry(owner.first().copied()).or_default();
                         group.push(file);
                         if is_full(group) {
                             in_flight.push(self.deliver(round, std::mem::take(group)));
                         }
                     } else {
                         is_listed = true;
-                        let last = gathering.drain().map(|(_, group)| group);
-                        for group in last.filter(|group| !group.is_empty()) {
+                    }
+                    if is_listed || round.job.span() >= MAX_SPAN {
+                        let all = gathering.drain().map(|(_, group)| group);
+                        for group in all.filter(|group| !group.is_empty()) {
                             in_flight.push(self.deliver(round, group));
                         }
                     }
@@ -122,25 +112,19 @@ impl Dispatcher {
     }
 
     fn most_in_flight(&self) -> usize {
-        let workers = self.members.snapshot().len().max(1);
+        let workers = self.cluster.workers().max(1);
         (BATCHES_PER_WORKER * workers).min(MAX_BATCHES)
     }
 
     /// Has each file loaded by its owner, or by a worker after it on the ring.
     async fn deliver(&self, round: Round<'_>, files: Vec<FileToLoad>) {
-        let mut rest: Vec<Leftover> = files
-            .into_iter()
-            .map(|file| Leftover {
-                file,
-                reason: String::new(),
-            })
-            .collect();
+        let mut rest: Vec<Leftover> = files.into_iter().map(Leftover::untried).collect();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(RETRY_WAIT).await;
             }
             let mut failed = Vec::new();
-            for (worker, files) in self.by_worker(rest, attempt) {
+            for (worker, files) in self.by_worker(rest) {
                 failed.extend(self.send(round, worker.as_ref(), files).await);
             }
             if failed.is_empty() {
@@ -149,38 +133,29 @@ impl Dispatcher {
             rest = failed;
         }
         for leftover in rest {
-            round.job.fail(&leftover.file.uri, &leftover.reason);
-            round.count(Counts::file_done);
+            round.failed(&leftover.file, &leftover.reason);
         }
     }
 
-    /// Which worker gets which files at this attempt; `None` is this worker, where there is no
-    /// other.
-    fn by_worker(
-        &self,
-        files: Vec<Leftover>,
-        attempt: usize,
-    ) -> Vec<(Option<WorkerEndpoint>, Vec<FileToLoad>)> {
-        let members = self.members.snapshot();
-        let mut groups: BTreeMap<Option<WorkerId>, Vec<FileToLoad>> = BTreeMap::new();
-        for Leftover { file, .. } in files {
-            let owners = members.owners(&file.uri, attempt + 1);
-            // With fewer workers than attempts, the last one is asked again.
-            let worker = owners.last().map(|owner| owner.id);
+    /// Which worker gets which files now: the first on the ring that was not tried. Where all were,
+    /// the last one again. `None` is this worker, where there is no other.
+    fn by_worker(&self, files: Vec<Leftover>) -> Vec<(Option<WorkerId>, Vec<Leftover>)> {
+        let mut groups: BTreeMap<Option<WorkerId>, Vec<Leftover>> = BTreeMap::new();
+        for file in files {
+            let owners = self.cluster.owners(&file.file.uri, file.tried.len() + 1);
+            let untried = owners.iter().find(|owner| !file.tried.contains(owner));
+            let worker = untried.or(owners.last()).copied();
             groups.entry(worker).or_default().push(file);
         }
-        groups
-            .into_iter()
-            .map(|(id, files)| (id.and_then(|id| members.get(&id).cloned()), files))
-            .collect()
+        groups.into_iter().collect()
     }
 
     /// Sends one batch and counts its events; returns the files that may succeed elsewhere.
     async fn send(
         &self,
         round: Round<'_>,
-        worker: Option<&WorkerEndpoint>,
-        files: Vec<FileToLoad>,
+        worker: Option<&WorkerId>,
+        files: Vec<Leftover>,
     ) -> Vec<Leftover> {
         let options = round.job.options();
         let batch = Batch {
@@ -188,61 +163,101 @@ impl Dispatcher {
             mode: round.mode,
             skip_if_exists: options.skip_if_exists,
             bandwidth_bytes_per_second: options.bandwidth_bytes_per_second,
-            files: files.clone(),
+            files: files.iter().map(|file| file.file.clone()).collect(),
         };
-        let other = worker.filter(|worker| worker.id != self.own_id);
-        let mut outcome = Outcome::new(round, files);
-        match other {
-            None => {
-                let mut events = self.batches.begin(batch, Teller::Own);
-                while let Some(event) = events.recv().await {
-                    outcome.take(event);
-                }
-                outcome.leftovers("the batch broke off")
+        let name = self.cluster.name(worker);
+        let mut outcome = Outcome::new(round, worker.copied(), &name, files);
+        let (sender, mut events) = mpsc::channel(WAITING_EVENTS);
+        // It drops its sender when it ends, and that ends the other one.
+        let sending = self.cluster.send(worker, batch, sender);
+        let receiving = async {
+            while let Some(event) = events.recv().await {
+                outcome.take(event);
             }
-            Some(worker) => {
-                let (sender, mut events) = mpsc::channel(WAITING_EVENTS);
-                let sending = async {
-                    let sent = peer::send(worker, &batch, &sender).await;
-                    drop(sender);
-                    sent
-                };
-                let receiving = async {
-                    while let Some(event) = events.recv().await {
-                        outcome.take(event);
-                    }
-                };
-                let (sent, ()) = tokio::join!(sending, receiving);
-                if let Err(error) = &sent {
-                    tracing::warn!(worker = %worker.base_url, error, "a batch of a load failed");
-                }
-                let reason = sent.err().unwrap_or_default();
-                outcome.leftovers(&format!("worker {} {reason}", worker.base_url))
-            }
+        };
+        let (sent, ()) = tokio::join!(sending, receiving);
+        if let Err(error) = &sent {
+            tracing::warn!(worker = name, error, "a batch of a load failed");
+        }
+        let reason = sent.err().unwrap_or_default();
+        outcome.leftovers(&format!("worker {name} {reason}"))
+    }
+}
+
+impl Leftover {
+    fn untried(file: FileToLoad) -> Self {
+        Self {
+            file,
+            reason: String::new(),
+            tried: Vec::new(),
         }
     }
 }
 
 impl Round<'_> {
-    fn count(&self, step: impl Fn(&Counts)) {
-        if let Some(counts) = self.counts {
-            step(counts);
+    /// Whether files and bytes count, or failures alone.
+    fn counts(self) -> bool {
+        self.mode != Mode::Verify
+    }
+
+    /// A file that nobody could load.
+    fn failed(self, file: &FileToLoad, reason: &str) {
+        self.job.fail(file, reason);
+        let mut sums = Sums {
+            failures: 1,
+            ..Sums::default()
+        };
+        if self.counts() {
+            self.job.counts().file_done(false);
+            sums.files_total = 1;
+            sums.files_done = 1;
+            sums.bytes_total = self.mode.bytes_of(file);
         }
+        self.job.over(file, sums);
+    }
+
+    /// A file that is loaded; `kept` bytes of it were before.
+    fn done(self, file: &FileToLoad, kept: u64) {
+        let bytes = self.mode.bytes_of(file);
+        let skipped = bytes > 0 && kept == bytes;
+        let mut sums = Sums::default();
+        if self.counts() {
+            self.job.counts().file_done(skipped);
+            sums = Sums {
+                files_total: 1,
+                files_done: 1,
+                files_skipped: u64::from(skipped),
+                bytes_total: bytes,
+                bytes_done: bytes,
+                bytes_skipped: kept,
+                failures: 0,
+            };
+        }
+        self.job.over(file, sums);
     }
 }
 
 /// What has come of the files of one batch.
 struct Outcome<'a> {
     round: Round<'a>,
-    files: Vec<FileToLoad>,
+    worker: Option<WorkerId>,
+    name: &'a str,
+    files: Vec<Leftover>,
     states: Vec<FileState>,
     leftovers: Vec<Leftover>,
 }
 
 impl<'a> Outcome<'a> {
-    fn new(round: Round<'a>, files: Vec<FileToLoad>) -> Self {
+    fn new(
+        round: Round<'a>,
+        worker: Option<WorkerId>,
+        name: &'a str,
+        files: Vec<Leftover>,
+    ) -> Self {
         Self {
             round,
+            worker,
+            name,
             states: vec![FileState::default(); files.len()],
             files,
             leftovers: Vec::new(),
@@ -251,17 +266,14 @@ impl<'a> Outcome<'a> {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Bytes { file, bytes } => {
-                if let Some(state) = self.states.get_mut(file)
-                    && !state.is_over
-                {
-                    state.bytes += bytes;
-                    self.round.count(|counts| counts.bytes_done(bytes));
-                }
-            }
+            Event::Bytes { file, bytes, kept } => self.count(file, bytes, kept),
             Event::Done { file } => {
                 if self.end(file) {
-                    self.round.count(Counts::file_done);
+                    // What a newer, shorter version lacks counts all the same: the file is whole.
+                    self.count_now(file, u64::MAX, false);
+                    let loaded = &self.files[file].file;
+                    self.round.done(loaded, self.states[file].kept);
+                    self.round.job.counts().by_worker(self.name, 1, 0);
                 }
             }
             Event::Failed {
@@ -277,6 +289,30 @@ impl<'a> Outcome<'a> {
         }
     }
 
+    fn count(&mut self, file: usize, bytes: u64, kept: bool) {
+        if self.states.get(file).is_some_and(|state| !state.is_over) {
+            self.count_now(file, bytes, kept);
+        }
+    }
+
+    /// Counts bytes of a file, up to the length it was listed with: it may have grown meanwhile.
+    fn count_now(&mut self, file: usize, bytes: u64, kept: bool) {
+        if !self.round.counts() {
+            return;
+        }
+        let state = &mut self.states[file];
+        let length = self.round.mode.bytes_of(&self.files[file].file);
+        let bytes = bytes.min(length - state.bytes);
+        if bytes == 0 {
+            return;
+        }
+        state.bytes += bytes;
+        state.kept += if kept { bytes } else { 0 };
+        let counts = self.round.job.counts();
+        counts.bytes_done(bytes, kept);
+        counts.by_worker(self.name, 0, bytes);
+    }
+
     /// Marks a file as over; false when it was already, or is none of this batch.
     fn end(&mut self, file: usize) -> bool {
         match self.states.get_mut(file) {
@@ -290,14 +326,19 @@ impl<'a> Outcome<'a> {
 
     /// Takes back the bytes that were counted: they will be counted again, or the file failed.
     fn failed(&mut self, number: usize, reason: String, retryable: bool) {
-        let bytes = self.states[number].bytes;
-        self.round.count(|counts| counts.bytes_lost(bytes));
-        let file = self.files[number].clone();
+        let FileState { bytes, kept, .. } = self.states[number];
+        if self.round.counts() {
+            self.round.job.counts().bytes_lost(bytes, kept);
+        }
+        let failed = &self.files[number];
         if retryable {
-            self.leftovers.push(Leftover { file, reason });
+            self.leftovers.push(Leftover {
+                file: failed.file.clone(),
+                reason,
+                tried: failed.tried.iter().copied().chain(self.worker).collect(),
+            });
         } else {
-            self.round.job.fail(&file.uri, &reason);
-            self.round.count(Counts::file_done);
+            self.round.failed(&failed.file, &reason);
         }
     }
 
@@ -334,7 +375,22 @@ mod tests {
             length: 10,
             modified_ms: 0,
             content_hash: None,
+            number: 0,
         }
+    }
+
+    fn outcome<'a>(round: Round<'a>, names: &[&str]) -> Outcome<'a> {
+        let files = names.iter().map(|name| {
+            let mut file = file(name);
+            file.number = round.job.enter_for_test(&file);
+            Leftover::untried(file)
+        });
+        Outcome::new(round, None, "w:1", files.collect())
+    }
+
+    fn bytes(file: usize, bytes: u64) -> Event {
+        let kept = false;
+        Event::Bytes { file, bytes, kept }
     }
 
     fn job() -> Job {
@@ -346,21 +402,20 @@ mod tests {
         Round {
             job,
             mode: Mode::Load,
-            counts: Some(job.counts()),
         }
     }
 
     #[test]
     fn a_batch_that_breaks_off_leaves_its_files_and_no_bytes() {
         let job = job();
-        let mut outcome = Outcome::new(round(&job), vec![file("a"), file("b")]);
-        outcome.take(Event::Bytes { file: 0, bytes: 10 });
+        let mut outcome = outcome(round(&job), &["a", "b"]);
+        outcome.take(bytes(0, 10));
         outcome.take(Event::Done { file: 0 });
-        outcome.take(Event::Bytes { file: 1, bytes: 4 });
+        outcome.take(bytes(1, 4));
         let left = outcome.leftovers("died");
         assert_eq!(left.len(), 1);
-        assert_eq!(left[0].file, file("b"));
-        let counts = job.snapshot();
+        assert_eq!(left[0].file.uri, file("b").uri);
+        let counts = job.snapshot(0, 10);
         assert_eq!((counts.files_done, counts.bytes_done), (1, 10));
         assert_eq!(counts.failure_count, 0);
     }
@@ -368,7 +423,7 @@ mod tests {
     #[test]
     fn a_final_failure_is_counted_and_not_tried_elsewhere() {
         let job = job();
-        let mut outcome = Outcome::new(round(&job), vec![file("a"), file("b")]);
+        let mut outcome = outcome(round(&job), &["a", "b"]);
         let failed = |file, retryable| Event::Failed {
             file,
             reason: "gone".to_owned(),
@@ -379,7 +434,7 @@ mod tests {
         outcome.take(Event::End);
         let left = outcome.leftovers("");
         assert_eq!(left.len(), 1);
-        let counts = job.snapshot();
+        let counts = job.snapshot(0, 10);
         assert_eq!((counts.files_done, counts.failure_count), (1, 1));
         assert_eq!(counts.failures[0].path, "s3://b/a");
     }
@@ -387,13 +442,13 @@ mod tests {
     #[test]
     fn events_of_files_that_are_over_or_unknown_change_nothing() {
         let job = job();
-        let mut outcome = Outcome::new(round(&job), vec![file("a")]);
+        let mut outcome = outcome(round(&job), &["a"]);
         outcome.take(Event::Done { file: 0 });
         outcome.take(Event::Done { file: 0 });
-        outcome.take(Event::Bytes { file: 0, bytes: 5 });
+        outcome.take(bytes(0, 5));
         outcome.take(Event::Done { file: 7 });
         assert_eq!(outcome.leftovers("").len(), 0);
-        let counts = job.snapshot();
-        assert_eq!((counts.files_done, counts.bytes_done), (1, 0));
+        let counts = job.snapshot(0, 10);
+        assert_eq!((counts.files_done, counts.bytes_done), (1, 10));
     }
 }

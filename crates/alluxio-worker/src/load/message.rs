@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+/// Events of one batch that wait for who reads them, before loading waits too.
+pub(super) const WAITING_EVENTS: usize = 64;
+
 /// Files that one worker is to load.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,14 +45,23 @@ pub(super) struct FileToLoad {
     pub(super) length: u64,
     pub(super) modified_ms: i64,
     pub(super) content_hash: Option<String>,
+    /// Its place in the coordinator's listing, which is the coordinator's alone.
+    #[serde(skip)]
+    pub(super) number: u64,
 }
 
 /// One step of a batch; `file` counts the batch's files from 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Event {
-    /// Some more bytes of the file are on the disk.
-    Bytes { file: usize, bytes: u64 },
+    /// Some more bytes of the file are on the disk; `kept` where they were before. No bytes at all
+    /// say only that the owner is at work: it may wait for its bandwidth.
+    Bytes {
+        file: usize,
+        bytes: u64,
+        #[serde(default)]
+        kept: bool,
+    },
     /// The file is done.
     Done { file: usize },
     /// The file could not be loaded.
@@ -62,6 +74,16 @@ pub(super) enum Event {
     End,
 }
 
+impl Mode {
+    /// The bytes of the file that this mode moves.
+    pub(super) fn bytes_of(self, file: &FileToLoad) -> u64 {
+        match self {
+            Self::Metadata => 0,
+            Self::Load | Self::Verify => file.length,
+        }
+    }
+}
+
 impl FileToLoad {
     pub(super) fn new(status: &FileStatus, uri: UfsUri) -> Self {
         Self {
@@ -69,6 +91,7 @@ impl FileToLoad {
             length: status.length,
             modified_ms: status.modified_ms,
             content_hash: status.content_hash.clone(),
+            number: 0,
         }
     }
 
@@ -85,15 +108,21 @@ impl FileToLoad {
     }
 }
 
-/// Events as lines of JSON.
+/// Events as lines of JSON. Those that wait go out together: a small file has two of them, and a
+/// write to the network for each would cost more than the file.
 pub(super) fn lines(
     events: mpsc::Receiver<Event>,
 ) -> impl Stream<Item = Result<Bytes, io::Error>> + use<> {
-    ReceiverStream::new(events).map(|event| {
-        let mut line = serde_json::to_vec(&event)?;
-        line.push(b'\n');
-        Ok(Bytes::from(line))
-    })
+    ReceiverStream::new(events)
+        .ready_chunks(WAITING_EVENTS)
+        .map(|events| {
+            let mut lines = Vec::new();
+            for event in events {
+                serde_json::to_writer(&mut lines, &event)?;
+                lines.push(b'\n');
+            }
+            Ok(Bytes::from(lines))
+        })
 }
 
 #[cfg(test)]
@@ -108,7 +137,11 @@ mod tests {
     #[test]
     fn events_are_lines_that_read_back() {
         for event in [
-            Event::Bytes { file: 1, bytes: 2 },
+            Event::Bytes {
+                file: 1,
+                bytes: 2,
+                kept: true,
+            },
             Event::Done { file: 0 },
             Event::Failed {
                 file: 3,

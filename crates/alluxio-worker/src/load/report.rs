@@ -4,15 +4,18 @@ use alluxio_wire::status::human_size;
 use alluxio_wire::{LoadCounts, ProgressAnswer};
 
 use super::job::Job;
+use super::{MAX_FAILURES_TOLD, Question};
 
 /// The answer to a question for progress.
-pub(super) fn progress(job: &Job, json_report: bool, verbose: bool) -> ProgressAnswer {
-    let counts = job.snapshot();
+pub(super) fn progress(job: &Job, question: Question) -> ProgressAnswer {
+    let limit = question.failed_limit.unwrap_or(MAX_FAILURES_TOLD);
+    // The state first: numbers that are read after the end are the last ones.
     let state = job.state();
-    let report = if json_report {
-        json(job, &counts, verbose)
+    let counts = job.snapshot(question.failed_offset, limit.min(MAX_FAILURES_TOLD));
+    let report = if question.json_report {
+        json(job, &counts, question.verbose)
     } else {
-        text(job, &counts, verbose)
+        text(job, &counts, question.verbose)
     };
     ProgressAnswer {
         state,
@@ -30,8 +33,8 @@ fn json(job: &Job, counts: &LoadCounts, verbose: bool) -> String {
         "mJobState": job.state().as_str(),
         "mBandwidth": options.bandwidth_bytes_per_second,
         "mVerificationEnabled": options.verify,
-        "mSkippedByteCount": 0,
-        "mLoadedByteCount": counts.bytes_done,
+        "mSkippedByteCount": counts.bytes_skipped,
+        "mLoadedByteCount": counts.bytes_done - counts.bytes_skipped.min(counts.bytes_done),
         "mScannedInodesCount": counts.files_total,
         "mProcessedInodesCount": counts.files_done,
         "mTotalByteCount": counts.bytes_total,
@@ -39,6 +42,7 @@ fn json(job: &Job, counts: &LoadCounts, verbose: bool) -> String {
         "mFailedFileCount": counts.failure_count,
         "mSkipIfExists": options.skip_if_exists,
         "mMetadataOnly": options.metadata_only,
+        "mTimeElapsed": counts.elapsed_ms,
         "mFailureReason": job.reason(),
     });
     report.to_string()
@@ -69,10 +73,15 @@ fn text(job: &Job, counts: &LoadCounts, verbose: bool) -> String {
         format!("Inodes Scanned: {}", counts.files_total),
         format!("Inodes Processed: {}", counts.files_done),
         format!(
-            "Bytes Loaded: {} out of {}",
+            "Bytes Loaded: {} out of {}{}",
             human_size(counts.bytes_done),
-            human_size(counts.bytes_total)
+            human_size(counts.bytes_total),
+            match counts.listing_done {
+                Some(false) => " listed so far",
+                _ => "",
+            }
         ),
+        format!("Bytes Skipped: {}", human_size(counts.bytes_skipped)),
         format!("Throughput: {}/s", human_size(throughput(job, counts))),
         format!("Files Failed: {}", counts.failure_count),
     ];
@@ -100,18 +109,34 @@ mod tests {
 
     use super::*;
 
+    fn question(json_report: bool, verbose: bool) -> Question {
+        Question {
+            json_report,
+            verbose,
+            failed_offset: 0,
+            failed_limit: None,
+        }
+    }
+
     fn job() -> Job {
         let uri = UfsUri::parse("s3://b/p").unwrap();
         let job = Job::new("1".to_owned(), uri.clone(), LoadOptions::default()).unwrap();
-        job.fail(&uri.join("x").unwrap(), "gone");
-        job.counts().bytes_done(123);
+        let file = super::super::message::FileToLoad {
+            uri: uri.join("x").unwrap(),
+            length: 0,
+            modified_ms: 0,
+            content_hash: None,
+            number: 0,
+        };
+        job.fail(&file, "gone");
+        job.counts().bytes_done(123, false);
         job
     }
 
     #[test]
     fn both_forms_read_back_as_a_clients_parser_reads_alluxios() {
         for json_report in [false, true] {
-            let answer = progress(&job(), json_report, false);
+            let answer = progress(&job(), question(json_report, false));
             let parsed = ProgressAnswer::parse(answer.to_json().as_bytes()).unwrap();
             assert_eq!(parsed, answer);
             assert_eq!(parsed.state, LoadState::Running);
@@ -121,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_text_alone_tells_what_alluxios_text_tells() {
-        let mut answer = progress(&job(), false, true);
+        let mut answer = progress(&job(), question(false, true));
         assert!(answer.message.contains("\ts3://b/p/x: gone\n"));
         answer.progress = None;
         let parsed = ProgressAnswer::parse(answer.to_json().as_bytes()).unwrap();

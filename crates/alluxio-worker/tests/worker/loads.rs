@@ -14,7 +14,7 @@ use crate::support::{
     PAGE, Setup, TestWorker, content, free_port, object_reads, page_files, put_object, until,
 };
 
-const FILES: usize = 30;
+pub(crate) const FILES: usize = 30;
 
 /// Workers of one static list, started in its order.
 pub(crate) async fn cluster(server: &S3Server, started: usize, listed: usize) -> Vec<TestWorker> {
@@ -47,36 +47,36 @@ pub(crate) fn put_files(server: &S3Server) -> (usize, u64) {
 }
 
 impl TestWorker {
-    fn train(&self) -> UfsUri {
+    pub(crate) fn train(&self) -> UfsUri {
         self.root().join("train").unwrap()
     }
 
-    async fn submit(&self, uri: &UfsUri, options: &LoadOptions) -> SubmitAnswer {
+    pub(crate) async fn submit(&self, uri: &UfsUri, options: &LoadOptions) -> SubmitAnswer {
         let target = route::load(uri, LoadOp::Submit, options).unwrap();
         let answer = self.get(&target).await;
         assert_eq!(answer.code, 200, "{}", answer.text());
         SubmitAnswer::parse(&answer.body).unwrap()
     }
 
-    async fn progress(&self, uri: &UfsUri) -> ProgressAnswer {
+    pub(crate) async fn progress(&self, uri: &UfsUri) -> ProgressAnswer {
         let target = route::load(uri, LoadOp::Progress, &LoadOptions::default()).unwrap();
         ProgressAnswer::parse(&self.get(&target).await.body).unwrap()
     }
 
-    async fn stop(&self, uri: &UfsUri) -> StopAnswer {
+    pub(crate) async fn stop(&self, uri: &UfsUri) -> StopAnswer {
         let target = route::load(uri, LoadOp::Stop, &LoadOptions::default()).unwrap();
         StopAnswer::parse(&self.get(&target).await.body).unwrap()
     }
 
     /// Submits a load and waits for its end.
-    async fn load(&self, options: &LoadOptions) -> (LoadState, LoadCounts) {
+    pub(crate) async fn load(&self, options: &LoadOptions) -> (LoadState, LoadCounts) {
         let uri = self.train();
         let submitted = self.submit(&uri, options).await;
         assert!(submitted.success, "{submitted:?}");
         self.end_of(&uri).await
     }
 
-    async fn end_of(&self, uri: &UfsUri) -> (LoadState, LoadCounts) {
+    pub(crate) async fn end_of(&self, uri: &UfsUri) -> (LoadState, LoadCounts) {
         let end = until("the load ends", || async {
             Some(self.progress(uri).await).filter(|progress| progress.state.is_final())
         })
@@ -92,14 +92,16 @@ async fn each_worker_loads_the_files_that_it_owns() {
     let workers = cluster(&server, 3, 3).await;
     let (state, counts) = workers[0].load(&LoadOptions::default()).await;
     assert_eq!(state, LoadState::Succeeded, "{counts:?}");
-    let expected = LoadCounts {
-        files_total: FILES as u64,
-        files_done: FILES as u64,
-        bytes_total: bytes,
-        bytes_done: bytes,
-        ..LoadCounts::default()
-    };
-    assert_eq!(counts, expected);
+    let files = FILES as u64;
+    assert_eq!((counts.files_total, counts.files_done), (files, files));
+    assert_eq!((counts.bytes_total, counts.bytes_done), (bytes, bytes));
+    assert_eq!((counts.files_skipped, counts.failure_count), (0, 0));
+    assert_eq!(
+        (counts.listing_done, counts.eta_seconds),
+        (Some(true), None)
+    );
+    assert_eq!(counts.workers.iter().map(|w| w.files).sum::<u64>(), files);
+    assert_eq!(counts.workers.iter().map(|w| w.bytes).sum::<u64>(), bytes);
     assert_eq!(object_reads(&server), pages);
 
     // The ring alone says where each page must be; reading them there reads nothing again.
@@ -160,6 +162,10 @@ async fn a_second_load_reads_nothing_again() {
         };
         let (state, counts) = workers[1].load(&options).await;
         assert_eq!((state, counts.bytes_done), (LoadState::Succeeded, bytes));
+        assert_eq!(
+            (counts.files_skipped, counts.bytes_skipped),
+            (FILES as u64, bytes)
+        );
     }
     assert_eq!(object_reads(&server), pages);
 }

@@ -20,4 +20,5 @@ mod loads;
 mod pages;
 mod registration;
 mod rest;
+mod resumed_loads;
 mod support;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use alluxio_config::Config;
 use alluxio_wire::{FileStatus, FileVersion, UfsUri, route, status};
-use alluxio_worker::Worker;
+use alluxio_worker::{Worker, WorkerError};
 use bytes::Bytes;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -110,10 +110,17 @@ impl Setup {
 }
 
 impl TestWorker {
-    async fn start(config: Config, folder: TempDir) -> Self {
+    pub(crate) async fn start(config: Config, folder: TempDir) -> Self {
         // A second install is refused, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let worker = Worker::start(&config).await.unwrap();
+        // A page that a worker was reading when it ended holds the directory until it has come.
+        let worker = until("the page store is free", || async {
+            match Worker::start(&config).await {
+                Err(WorkerError::PageStoreInUse { .. }) => None,
+                started => Some(started.unwrap()),
+            }
+        })
+        .await;
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             worker,
