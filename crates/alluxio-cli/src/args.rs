@@ -59,7 +59,15 @@ Examples:
   alluxio-dataset load s3://bucket/train --etcd http://etcd:2379
   alluxio-dataset load --config dataset.yaml images --verify --bandwidth 200Mi
   alluxio-dataset load --config dataset.yaml --manifest train.manifest
-  alluxio-dataset load --config dataset.yaml images --stop")]
+  alluxio-dataset load --config dataset.yaml images --skip-if-cached --file-filter '\\.jpg$'
+  alluxio-dataset load --config dataset.yaml --partial-listing    begin before all is listed
+  alluxio-dataset load --config dataset.yaml --metadata-only      statuses, no pages
+  alluxio-dataset load --config dataset.yaml images --no-wait     submit and return
+  alluxio-dataset load --config dataset.yaml images --progress --no-wait --json
+  alluxio-dataset load --config dataset.yaml images --failed --offset 100 --limit 50
+  alluxio-dataset load --config dataset.yaml images --stop
+
+Ctrl-C leaves the load at work. Exit codes: 0 succeeded, 1 failed, 3 stopped, 4 still at work.")]
     Load(LoadArguments),
     /// Take a listing of a dataset into a file that serves lookups and listings without requests.
     #[command(
@@ -239,15 +247,35 @@ pub(crate) struct LoadArguments {
     /// Load only files whose path matches this regular expression.
     #[arg(long, value_name = "REGEX")]
     pub file_filter: Option<String>,
-    /// Submit and return.
-    #[arg(long, conflicts_with_all = ["progress", "stop"])]
+    /// Begin to load while the listing still runs; the total then grows.
+    #[arg(long)]
+    pub partial_listing: bool,
+    /// Submit and return; with --progress, tell how far it is once.
+    #[arg(long, conflicts_with = "stop")]
     pub no_wait: bool,
-    /// Show the progress of a load that runs.
+    /// Show the progress of a load that was submitted before.
     #[arg(long, conflicts_with = "stop")]
     pub progress: bool,
     /// Stop a load that runs.
     #[arg(long)]
     pub stop: bool,
+    /// List the files that failed, with the reasons.
+    #[arg(long, conflicts_with_all = ["progress", "stop", "no_wait"])]
+    pub failed: bool,
+    /// Failed files to pass over.
+    #[arg(long, default_value_t = 0, requires = "failed", value_name = "NUMBER")]
+    pub offset: usize,
+    /// Failed files to list.
+    #[arg(
+        long,
+        default_value_t = 1000,
+        requires = "failed",
+        value_name = "NUMBER"
+    )]
+    pub limit: usize,
+    /// Objects of JSON, one a line.
+    #[arg(long)]
+    pub json: bool,
     /// Which dataset.
     #[command(flatten)]
     pub dataset: DatasetArguments,

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::note(format!("error: {error:#}"));
-            ExitCode::FAILURE
+            exit_code(&error)
         }
     }
 }
@@ -65,6 +65,13 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Crd => commands::crd::run(),
         Command::Quickstart(arguments) => quickstart::run(arguments).await,
     }
+}
+
+/// A load that ended otherwise than well says so by a code of its own.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    error
+        .downcast_ref::<commands::load::Ended>()
+        .map_or(ExitCode::FAILURE, |ended| ExitCode::from(ended.code))
 }
 
 /// `alluxio-dataset ls | head` ends when head does, and that is no error.

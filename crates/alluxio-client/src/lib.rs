@@ -24,7 +24,7 @@ pub mod worker;
 
 pub use client::Client;
 pub use error::{Error, ErrorKind, Result};
-pub use load::LoadJobs;
+pub use load::{Followed, LoadJobs};
 pub use membership::{Membership, WorkerEndpoint, WorkerSet};
 pub use metrics::Metrics;
 pub use reader::{FileReader, ReadBytes};

@@ -88,22 +88,20 @@ pub fn load(uri: &UfsUri, op: LoadOp, options: &LoadOptions) -> Option<String> {
 
 /// Asks how far a load is, in the form and with the failures that `query` wants.
 pub fn load_progress(uri: &UfsUri, query: &ProgressQuery) -> Option<String> {
-    let mut target = format!(
-        "/v1/load?path={}&opType=progress&progressFormat={}",
-        addressable(uri)?,
-        query.format.as_str()
-    );
-    if query.verbose {
-        target.push_str("&verbose=true");
-    }
-    // Only the embedded worker knows these two, so they are left out where they say nothing.
-    if query.failed_offset > 0 {
-        target.push_str(&format!("&failedOffset={}", query.failed_offset));
-    }
-    if let Some(limit) = query.failed_limit {
-        target.push_str(&format!("&failedLimit={limit}"));
-    }
-    fitting(target)
+    // Only the embedded worker knows the last two, so they are left out where they say nothing.
+    let offset = Some(query.failed_offset).filter(|offset| *offset > 0);
+    let parts = [
+        Some(format!("/v1/load?path={}", addressable(uri)?)),
+        Some("opType=progress".to_owned()),
+        Some(format!("progressFormat={}", query.format.as_str())),
+        query.verbose.then(|| "verbose=true".to_owned()),
+        offset.map(|offset| format!("failedOffset={offset}")),
+        query
+            .failed_limit
+            .map(|limit| format!("failedLimit={limit}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    fitting(parts.join("&"))
 }
 
 /// Encodes a query value in full, for servers that decode it in full.

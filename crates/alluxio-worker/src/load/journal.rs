@@ -162,9 +162,10 @@ fn read_all_now(directory: &Path) -> io::Result<Vec<Record>> {
 
 fn read_now(path: &Path) -> io::Result<Option<Record>> {
     let is_readable = fs::metadata(path)?.len() <= MAX_RECORD_BYTES;
-    let record = match is_readable {
-        true => decoded(&fs::read(path)?),
-        false => None,
+    let record = if is_readable {
+        decoded(&fs::read(path)?)
+    } else {
+        None
     };
     if record.is_none() {
         let aside = path.with_extension("unreadable");

@@ -90,7 +90,7 @@ mod tests {
         let throttle = Throttle::new(1000);
         throttle.pass(1).await;
         assert!(!throttle.is_idle());
-        tokio::time::advance(Duration::from_secs(3600)).await;
+        tokio::time::advance(Duration::from_hours(1)).await;
         assert!(throttle.is_idle());
         let passed = passed_in_ten_seconds(throttle, 100, 4).await;
         assert!((10_900..=11_100).contains(&passed), "{passed}");
