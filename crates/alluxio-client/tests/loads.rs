@@ -220,7 +220,8 @@ async fn a_load_whose_coordinator_died_is_submitted_to_the_next_worker() {
     let mut resubmitted = 0;
     let options = LoadOptions::default();
     let loads = client.loads();
-    let ended = loads.follow(&path(), Some(&options), POLL, |seen| {
+    let path = path();
+    let ended = loads.follow(&path, Some(&options), POLL, |seen| {
         resubmitted += usize::from(matches!(seen, Followed::Resubmitted(_)));
     });
     assert_eq!(ended.await.unwrap().state, LoadState::Succeeded);

@@ -214,21 +214,24 @@ impl Show {
     }
 
     fn progress(&mut self, uri: &UfsUri, answer: &ProgressAnswer) {
-        let counts = answer.progress.as_ref();
-        match (self, counts) {
-            (Self::Bar(bar), Some(counts)) => show(bar, answer.state, counts),
-            (Self::Lines { last }, Some(counts)) => {
-                if is_due(last) {
-                    output::note(summary(answer.state, counts));
+        let last = match self {
+            Self::Bar(bar) => {
+                if let Some(counts) = &answer.progress {
+                    show(bar, answer.state, counts);
                 }
+                return;
             }
-            (Self::Json { last }, _) if !answer.state.is_final() => {
-                if is_due(last) {
-                    // A closed pipe is noticed at the last line, which is an error then.
-                    let _closed = json_line(uri, answer).map(output::line);
-                }
-            }
-            _ => {}
+            Self::Lines { last } | Self::Json { last } => last,
+        };
+        // The last answer is told at the end, whatever the time.
+        if answer.state.is_final() || !is_due(last) {
+            return;
+        }
+        if matches!(self, Self::Json { .. }) {
+            // A closed pipe is noticed at the last line, which is an error then.
+            let _closed = json_line(uri, answer).map(output::line);
+        } else if let Some(counts) = &answer.progress {
+            output::note(summary(answer.state, counts));
         }
     }
 
