@@ -171,7 +171,8 @@ async fn a_miss_does_not_make_a_worker_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_workers_files_come_from_the_next_worker() {
-    let files: Vec<String> = (0..8).map(|n| n.to_string()).collect();
+    // So many that chance does not give one worker all of them.
+    let files: Vec<String> = (0..40).map(|n| n.to_string()).collect();
     let named: Vec<_> = files.iter().map(|name| (name.as_str(), LENGTH)).collect();
     let folder = Folder::with(&named);
     let worker = ScriptedWorker::holding(&folder).await;
