@@ -20,6 +20,7 @@ mod error;
 mod limits;
 mod local;
 mod object;
+mod pieces;
 mod status;
 
 use std::ops::Range;
@@ -141,6 +142,27 @@ impl Ufs {
         length: u64,
     ) -> Result<Bytes, UfsError> {
         self.read(uri, range, Some(version), Some(length)).await
+    }
+
+    /// The bytes of `range` of exactly this version by as few requests as can be, in pieces of
+    /// `piece_bytes`, the last one shorter. Ends at the first error; all pieces before it are whole.
+    ///
+    /// A request that breaks off is made again for what is missing, as often as the other reads
+    /// are. `range` must lie within the file.
+    pub fn read_pieces_of_version(
+        &self,
+        uri: &UfsUri,
+        range: Range<u64>,
+        version: &FileVersion,
+        piece_bytes: u64,
+    ) -> BoxStream<'static, Result<Bytes, UfsError>> {
+        pieces::read(
+            self.clone(),
+            uri.clone(),
+            range,
+            version.clone(),
+            piece_bytes,
+        )
     }
 
     async fn read(

@@ -17,7 +17,7 @@ use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use opendal::{ErrorKind, Metadata, Operator};
+use opendal::{ErrorKind, Metadata, Operator, Reader};
 
 use self::entries::{Depth, entries};
 use self::operators::Operators;
@@ -38,6 +38,20 @@ struct Target<'a> {
     operator: Operator,
     uri: &'a UfsUri,
     key: String,
+}
+
+/// What a GET's answer says of the object, and how many bytes it brings.
+struct Received<'a> {
+    metadata: Option<&'a Metadata>,
+    bytes: u64,
+}
+
+/// A GET under way.
+pub(crate) struct Body {
+    /// What comes.
+    pub(crate) chunks: BoxStream<'static, Result<Bytes, UfsError>>,
+    /// What has come and was not used yet.
+    pub(crate) rest: Bytes,
 }
 
 impl ObjectStore {
@@ -181,6 +195,44 @@ impl ObjectStore {
         }
     }
 
+    /// Starts one GET of a range of this version and waits for its first bytes.
+    pub(crate) async fn open(
+        &self,
+        subject: &Subject,
+        uri: &UfsUri,
+        range: Range<u64>,
+        version: &FileVersion,
+    ) -> Result<Body, UfsError> {
+        let target = self.target(subject, uri)?;
+        if target.key.is_empty() {
+            return Err(subject.is_directory());
+        }
+        let failed = self.failure_of(subject, Some(version));
+        let reader = self.reader(&target, Some(version)).await.map_err(&failed)?;
+        let range_bytes = range.end - range.start;
+        let stream = reader.clone().into_bytes_stream(range).await;
+        let mut chunks = stream.map_err(&failed)?.boxed();
+        let io_failed = {
+            let (subject, version) = (subject.clone(), version.clone());
+            let store = self.clone();
+            move |error: std::io::Error| match error.downcast::<opendal::Error>() {
+                Ok(error) => store.failure_of(&subject, Some(&version))(error),
+                Err(error) => subject.unavailable(error.to_string()),
+            }
+        };
+        let first = chunks.try_next().await.map_err(&io_failed)?;
+        let received = Received {
+            metadata: reader.metadata(),
+            bytes: range_bytes,
+        };
+        self.check_version(&target, &received, version, None)
+            .await?;
+        Ok(Body {
+            chunks: chunks.map_err(io_failed).boxed(),
+            rest: first.unwrap_or_default(),
+        })
+    }
+
     fn target<'a>(&self, subject: &'a Subject, uri: &'a UfsUri) -> Result<Target<'a>, UfsError> {
         Ok(Target {
             subject,
@@ -205,35 +257,69 @@ impl ObjectStore {
         version: Option<&FileVersion>,
         length: Option<u64>,
     ) -> Result<Bytes, UfsError> {
-        let failed = |error: opendal::Error| match version {
-            Some(version) if error.kind() == ErrorKind::ConditionNotMatch => {
-                target.subject.changed(version)
-            }
-            _ => self.operators.error(target.subject, &error),
-        };
+        let failed = self.failure_of(target.subject, version);
+        let reader = self.reader(target, version).await.map_err(&failed)?;
+        let bytes = reader.read(range).await.map_err(&failed)?.to_bytes();
+        if let Some(version) = version {
+            let received = Received {
+                metadata: reader.metadata(),
+                bytes: bytes.len() as u64,
+            };
+            self.check_version(target, &received, version, length)
+                .await?;
+        }
+        Ok(bytes)
+    }
+
+    async fn reader(
+        &self,
+        target: &Target<'_>,
+        version: Option<&FileVersion>,
+    ) -> opendal::Result<Reader> {
         let mut request = target.operator.reader_with(&target.key);
         if let Some(etag) = version.and_then(FileVersion::content_hash)
             && !etag.starts_with("W/")
         {
             request = request.if_match(&format!("\"{etag}\""));
         }
-        let reader = request.await.map_err(failed)?;
-        let bytes = reader.read(range).await.map_err(failed)?.to_bytes();
-        if let Some(version) = version {
-            let mut status = match reader.metadata() {
-                Some(metadata) => file_status(&self.root, target.uri, metadata),
-                None => self.head(target).await?,
-            };
-            let is_so_long = |s: &FileStatus| length.is_none_or(|length| s.length == length);
-            // A store that leaves the whole length out of its answer tells the part's instead.
-            if !is_so_long(&status) && status.length == bytes.len() as u64 {
-                status = self.head(target).await?;
+        request.await
+    }
+
+    fn failure_of<'a>(
+        &'a self,
+        subject: &'a Subject,
+        version: Option<&'a FileVersion>,
+    ) -> impl Fn(opendal::Error) -> UfsError + 'a {
+        move |error| match version {
+            Some(version) if error.kind() == ErrorKind::ConditionNotMatch => {
+                subject.changed(version)
             }
-            if !is_version(&status, version) || !is_so_long(&status) {
-                return Err(target.subject.changed(version));
-            }
+            _ => self.operators.error(subject, &error),
         }
-        Ok(bytes)
+    }
+
+    /// Compares the version, and the length where one is known, with what the answer says; a store
+    /// that does not say is asked again.
+    async fn check_version(
+        &self,
+        target: &Target<'_>,
+        received: &Received<'_>,
+        version: &FileVersion,
+        length: Option<u64>,
+    ) -> Result<(), UfsError> {
+        let mut status = match received.metadata {
+            Some(metadata) => file_status(&self.root, target.uri, metadata),
+            None => self.head(target).await?,
+        };
+        let is_so_long = |s: &FileStatus| length.is_none_or(|length| s.length == length);
+        // A store that leaves the whole length out of its answer tells the part's instead.
+        if !is_so_long(&status) && status.length == received.bytes {
+            status = self.head(target).await?;
+        }
+        if is_version(&status, version) && is_so_long(&status) {
+            return Ok(());
+        }
+        Err(target.subject.changed(version))
     }
 
     /// An empty bucket is a directory; a LIST tells whether there is a bucket at all.
