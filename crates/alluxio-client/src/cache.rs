@@ -9,20 +9,21 @@ mod memory;
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use alluxio_wire::{FileId, FileVersion};
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
-use crate::source::{BytesBySource, OpenedFile, PageSource, Source};
+use crate::source::{BytesBySource, FetchedPage, OpenedFile, PageSource, Source};
 
 pub use memory::MemoryStore;
 
@@ -31,6 +32,10 @@ const BUDGET_UNIT_BYTES: u64 = 1024;
 /// The part of the memory limit that pages on their way may take; the rest is the store's. A
 /// quarter keeps the requests of a whole read-ahead window in flight.
 const INFLIGHT_SHARE: u64 = 4;
+
+/// The most that one request to the under-store brings: half of the default read-ahead window, so
+/// that two run side by side, and 32 requests a GiB.
+const RUN_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Names a page: version of a file, and index.
 #[derive(Debug, Clone)]
@@ -166,6 +171,89 @@ impl PageCache {
         true
     }
 
+    /// Starts to fetch pages that follow each other, together where the source prefers it. Returns
+    /// the index up to which pages are here or on their way.
+    pub(crate) fn prefetch_run(
+        self: &Arc<Self>,
+        file: &Arc<OpenedFile>,
+        indices: Range<u64>,
+    ) -> u64 {
+        let key = |index| PageKey {
+            file: Arc::clone(file),
+            index,
+        };
+        if !self.source.prefers_runs() {
+            return indices
+                .clone()
+                .find(|index| !self.prefetch(&key(*index)))
+                .unwrap_or(indices.end);
+        }
+        let pages_of_a_run = (RUN_BYTES / file.page_size.bytes()).max(1);
+        let mut run = Vec::new();
+        let mut fills = self.fills.lock();
+        for index in indices.clone() {
+            let key = key(index);
+            let is_known = fills.contains_key(&key) || self.store.get(&key).is_some();
+            let ends = is_known || run.len() as u64 == pages_of_a_run;
+            if ends && !run.is_empty() {
+                self.start_run(std::mem::take(&mut run));
+            }
+            if is_known {
+                continue;
+            }
+            let permit = Arc::clone(&self.budget).try_acquire_many_owned(self.units_of(&key));
+            let Ok(permit) = permit else {
+                self.start_run(run);
+                return index;
+            };
+            let (teller, told) = oneshot::channel();
+            fills.insert(key.clone(), fill_of(told));
+            let cache = Arc::clone(self);
+            run.push(RunPage {
+                end: FillEnd { cache, key },
+                teller,
+                _permit: permit,
+            });
+        }
+        self.start_run(run);
+        indices.end
+    }
+
+    /// Fetches the pages of a run in a task of its own.
+    fn start_run(self: &Arc<Self>, run: Vec<RunPage>) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return;
+        };
+        let file = Arc::clone(&first.end.key.file);
+        let indices = first.end.key.index..last.end.key.index + 1;
+        let mut pages = Arc::clone(&self.source).fetch_run(file, indices);
+        self.runtime.spawn(async move {
+            let mut failed = None;
+            for page in run {
+                let fetched = match &failed {
+                    None => pages.next().await.unwrap_or_else(|| Err(stopped())),
+                    Some(error) => Err(Error::clone(error)),
+                };
+                failed = fetched.as_ref().err().cloned();
+                page.tell(fetched);
+            }
+        });
+    }
+
+    fn keep(&self, key: &PageKey, fetched: FetchedPage) -> Arc<Page> {
+        let page = Arc::new(Page::new(fetched.bytes, fetched.source));
+        self.store.put(key.clone(), Arc::clone(&page));
+        self.metrics
+            .memory_cache_bytes
+            .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
+        page
+    }
+
+    /// Whether pages that follow each other are better asked for together.
+    pub(crate) fn prefers_runs(&self) -> bool {
+        self.source.prefers_runs()
+    }
+
     /// How much of one version of a file is in memory, 0 to 1.
     pub fn share(&self, file: &FileId, version: &FileVersion) -> f64 {
         self.store.share(file, version)
@@ -178,10 +266,8 @@ impl PageCache {
             ended.cache.fill(&ended.key, permit).await
         });
         let fill = async move {
-            task.await.unwrap_or_else(|error| {
-                let context = "the fetch of a page was stopped; the client is shutting down";
-                Err(Error::new(ErrorKind::Unexpected, "read", context).with_source(error))
-            })
+            task.await
+                .unwrap_or_else(|error| Err(stopped().with_source(error)))
         };
         fill.boxed().shared()
     }
@@ -198,12 +284,7 @@ impl PageCache {
                 .ok(),
         };
         let fetched = self.source.fetch(&key.file, key.index).await?;
-        let page = Arc::new(Page::new(fetched.bytes, fetched.source));
-        self.store.put(key.clone(), Arc::clone(&page));
-        self.metrics
-            .memory_cache_bytes
-            .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
-        Ok(page)
+        Ok(self.keep(key, fetched))
     }
 
     /// A page larger than the whole budget waits until it is alone.
@@ -216,6 +297,31 @@ impl PageCache {
 struct FillEnd {
     cache: Arc<PageCache>,
     key: PageKey,
+}
+
+/// A page of a run that was not told yet.
+struct RunPage {
+    end: FillEnd,
+    teller: oneshot::Sender<Result<Arc<Page>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl RunPage {
+    /// Puts the page into the store and tells who waits; that nobody does is fine.
+    fn tell(self, fetched: Result<FetchedPage>) {
+        let page = fetched.map(|fetched| self.end.cache.keep(&self.end.key, fetched));
+        let _ = self.teller.send(page);
+    }
+}
+
+fn fill_of(told: oneshot::Receiver<Result<Arc<Page>>>) -> Fill {
+    let told = async move { told.await.unwrap_or_else(|_| Err(stopped())) };
+    told.boxed().shared()
+}
+
+fn stopped() -> Error {
+    let context = "the fetch of a page was stopped; the client is shutting down";
+    Error::new(ErrorKind::Unexpected, "read", context)
 }
 
 impl Drop for FillEnd {

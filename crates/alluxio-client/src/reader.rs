@@ -9,10 +9,11 @@ mod reopen;
 mod window;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use alluxio_wire::{FileStatus, FileVersion, PageSlice, split};
+use alluxio_wire::{FileStatus, FileVersion, PageSize, PageSlice, split};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
@@ -161,9 +162,14 @@ impl FileReader {
         let mut slices = split(offset, length, file.length, file.page_size);
         let mut waiting: VecDeque<(PageSlice, Found)> = VecDeque::new();
         let mut read = ReadBytes::default();
-        self.start(&mut slices, &mut waiting);
-        // After the pages that are waited for, so that those come first.
-        self.read_ahead(offset, length);
+        if shared.cache.prefers_runs() {
+            self.read_ahead(offset, length);
+            self.start(&mut slices, &mut waiting);
+        } else {
+            self.start(&mut slices, &mut waiting);
+            // After the pages that are waited for, so that those come first.
+            self.read_ahead(offset, length);
+        }
         while let Some((slice, found)) = waiting.pop_front() {
             let page = match found {
                 Found::Here(page) => page,
@@ -211,16 +217,17 @@ impl FileReader {
         } = &*self.inner;
         let mut window = window.lock();
         let ahead = window.on_read(offset, length, file.length, shared.readahead_limit());
-        for slice in split(
-            ahead.start,
-            ahead.end - ahead.start,
-            file.length,
-            file.page_size,
-        ) {
-            if !shared.cache.prefetch(&self.key(slice.index)) {
-                window.stopped_at(slice.index * file.page_size.bytes());
-                break;
-            }
+        let wanted = if shared.cache.prefers_runs() {
+            // What is waited for and what is read ahead, by one request.
+            let end = offset.saturating_add(length).min(file.length);
+            offset..ahead.end.max(end)
+        } else {
+            ahead
+        };
+        let wanted = pages(&wanted, file.page_size);
+        let reached = shared.cache.prefetch_run(file, wanted.clone());
+        if reached < wanted.end {
+            window.stopped_at(reached * file.page_size.bytes());
         }
     }
 
@@ -230,6 +237,14 @@ impl FileReader {
             index,
         }
     }
+}
+
+/// The pages that a range of bytes touches.
+fn pages(bytes: &Range<u64>, page_size: PageSize) -> Range<u64> {
+    if bytes.is_empty() {
+        return 0..0;
+    }
+    bytes.start / page_size.bytes()..bytes.end.div_ceil(page_size.bytes())
 }
 
 impl Shared {

@@ -5,15 +5,17 @@
 //! the UFS is never an accident that nobody sees: it is counted by reason, and logged when a reason
 //! sets in.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use alluxio_config::FallbackPolicy;
-use alluxio_ufs::Ufs;
+use alluxio_ufs::{Ufs, UfsError};
 use alluxio_wire::{FileId, FileVersion, PageSize, UfsUri, page_length};
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::membership::Membership;
@@ -85,6 +87,29 @@ pub struct FetchedPage {
 pub trait PageSource: Send + Sync {
     /// Fetches page `index` of `file`.
     async fn fetch(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage>;
+
+    /// Whether pages that follow each other cost less when they are fetched together.
+    fn prefers_runs(&self) -> bool {
+        false
+    }
+
+    /// Fetches pages that follow each other and gives each as it comes, in order, up to the first
+    /// error.
+    fn fetch_run(
+        self: Arc<Self>,
+        file: Arc<OpenedFile>,
+        indices: Range<u64>,
+    ) -> BoxStream<'static, Result<FetchedPage>>
+    where
+        Self: 'static,
+    {
+        stream::iter(indices)
+            .then(move |index| {
+                let (source, file) = (Arc::clone(&self), Arc::clone(&file));
+                async move { source.fetch(&file, index).await }
+            })
+            .boxed()
+    }
 }
 
 /// Why a page came from the under-store.
@@ -122,7 +147,7 @@ pub struct WorkerThenUfs {
     pages: VersionedPages,
     ufs: Ufs,
     routing: Routing,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     alarm: Alarm,
     metrics: Arc<Metrics>,
 }
@@ -194,14 +219,14 @@ impl WorkerThenUfs {
             pages,
             ufs,
             routing,
-            turns: Semaphore::new(routing.max_inflight_requests),
+            turns: Arc::new(Semaphore::new(routing.max_inflight_requests)),
             alarm: Alarm::default(),
             metrics,
         }
     }
 
     async fn fetch_in_turn(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage> {
-        if !self.routing.has_cluster || self.routing.policy == FallbackPolicy::Always {
+        if self.asks_no_worker() {
             return self.read_ufs(file, index, FallbackReason::Configured).await;
         }
         let owners = self
@@ -238,6 +263,10 @@ impl WorkerThenUfs {
                 }
             }
         }
+    }
+
+    fn asks_no_worker(&self) -> bool {
+        !self.routing.has_cluster || self.routing.policy == FallbackPolicy::Always
     }
 
     async fn read_ufs(
@@ -311,6 +340,65 @@ impl PageSource for WorkerThenUfs {
         let fetched = self.fetch_in_turn(file, index).await;
         self.metrics.inflight_requests.dec();
         fetched
+    }
+
+    /// A worker is asked page by page; the under-store gives as much as it is asked for.
+    fn prefers_runs(&self) -> bool {
+        self.asks_no_worker()
+    }
+
+    fn fetch_run(
+        self: Arc<Self>,
+        file: Arc<OpenedFile>,
+        indices: Range<u64>,
+    ) -> BoxStream<'static, Result<FetchedPage>> {
+        self.alarm.raise(FallbackReason::Configured, &file);
+        let page_bytes = file.page_size.bytes();
+        let end = (indices.end * page_bytes).min(file.length);
+        let pieces = self.ufs.read_pieces_of_version(
+            &file.uri,
+            indices.start * page_bytes..end,
+            &file.version,
+            page_bytes,
+        );
+        let (turns, metrics) = (Arc::clone(&self.turns), Arc::clone(&self.metrics));
+        let started = async move {
+            // The semaphore is never closed.
+            let turn = turns.acquire_owned().await.ok();
+            let run = Run {
+                pieces,
+                metrics,
+                _turn: turn,
+            };
+            stream::try_unfold(run, Run::next)
+        };
+        stream::once(started).flatten().boxed()
+    }
+}
+
+/// Pages of one request to the under-store.
+struct Run {
+    pieces: BoxStream<'static, std::result::Result<Bytes, UfsError>>,
+    metrics: Arc<Metrics>,
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Run {
+    async fn next(mut self) -> Result<Option<(FetchedPage, Self)>> {
+        let started = Instant::now();
+        let Some(piece) = self.pieces.next().await else {
+            return Ok(None);
+        };
+        self.metrics.fallback(FallbackReason::Configured);
+        let result = match &piece {
+            Ok(_) => PageResult::Hit,
+            Err(_) => PageResult::Failure,
+        };
+        self.metrics.page_request(Source::Ufs, result);
+        let bytes = piece.map_err(|error| Error::from_ufs("read", &error))?;
+        self.metrics.page_latency(Source::Ufs, started.elapsed());
+        let source = Source::Ufs;
+        Ok(Some((FetchedPage { bytes, source }, self)))
     }
 }
 

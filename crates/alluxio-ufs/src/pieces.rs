@@ -92,14 +92,13 @@ impl Pieces {
                 return whole(piece, length, subject);
             }
         };
-        let body = match &mut self.body {
-            Some(body) => body,
-            None => {
-                let _turn = self.ufs.turn().await;
-                let range = self.left.clone();
-                let body = store.open(subject, &self.uri, range, &self.version).await?;
-                self.body.insert(body)
-            }
+        let body = if let Some(body) = &mut self.body {
+            body
+        } else {
+            let _turn = self.ufs.turn().await;
+            let range = self.left.clone();
+            let body = store.open(subject, &self.uri, range, &self.version).await?;
+            self.body.insert(body)
         };
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
         let mut piece = BytesMut::with_capacity(wanted);
