@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use alluxio_wire::{FileId, FileVersion};
+use alluxio_wire::{FileId, FileVersion, PageRange};
 use bytes::Bytes;
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt};
@@ -247,6 +247,19 @@ impl PageCache {
             .memory_cache_bytes
             .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
         page
+    }
+
+    /// A part of a page that is neither here nor on its way, past the cache; `None` where the page
+    /// itself is to be got.
+    pub(crate) async fn fetch_part(
+        &self,
+        key: &PageKey,
+        part: PageRange,
+    ) -> Result<Option<FetchedPage>> {
+        if self.store.get(key).is_some() || self.fills.lock().contains_key(key) {
+            return Ok(None);
+        }
+        self.source.fetch_part(&key.file, key.index, part).await
     }
 
     /// Whether pages that follow each other are better asked for together.

@@ -70,7 +70,7 @@ impl Client {
         let membership =
             membership::connect(&config.cluster, options.ring_membership, shape).await?;
         let timeout = options.fallback.worker_timeout;
-        let workers = Arc::new(Workers::new(timeout, routing.max_inflight_requests)?);
+        let workers = Arc::new(Workers::new(timeout, routing.max_inflight_requests));
         // Under the policy `never` versions are the workers' own: there is nothing to compare.
         let verifies = options.verify_worker_version && routing.policy != FallbackPolicy::Never;
         let pages = VersionedPages::new(

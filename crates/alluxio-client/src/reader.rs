@@ -6,6 +6,7 @@
 //! handed out nothing yet may go on with the new version (`reopen`).
 
 mod reopen;
+mod scatter;
 mod window;
 
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use alluxio_wire::{FileStatus, FileVersion, PageSize, PageSlice, split};
+use alluxio_wire::{FileStatus, FileVersion, PageRange, PageSize, PageSlice, split};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
@@ -24,6 +25,7 @@ use crate::source::{BytesBySource, OpenedFile, Source};
 use crate::status::Metadata;
 
 use reopen::{MAX_REOPENS, Reopen};
+use scatter::Scatter;
 use window::Window;
 
 /// Pages that one read waits for at one time. Eight connections reach a worker's limit, and the
@@ -41,6 +43,7 @@ struct Inner {
     status: Arc<FileStatus>,
     shared: Arc<Shared>,
     window: Mutex<Window>,
+    scatter: Mutex<Scatter>,
     reopen: Reopen<FileReader>,
 }
 
@@ -71,6 +74,7 @@ impl FileReader {
     pub(crate) fn new(file: OpenedFile, status: Arc<FileStatus>, shared: Arc<Shared>) -> Self {
         shared.open_files.fetch_add(1, Ordering::Relaxed);
         let window = Mutex::new(Window::new(file.page_size.bytes()));
+        let scatter = Mutex::default();
         let reopen = Reopen::new(shared.reopens);
         Self {
             inner: Arc::new(Inner {
@@ -78,6 +82,7 @@ impl FileReader {
                 status,
                 shared,
                 window,
+                scatter,
                 reopen,
             }),
         }
@@ -159,6 +164,9 @@ impl FileReader {
     async fn read_version(&self, offset: u64, length: usize) -> Result<ReadBytes> {
         let Inner { file, shared, .. } = &*self.inner;
         let length = length as u64;
+        if let Some(read) = self.read_part(offset, length).await? {
+            return Ok(read);
+        }
         let mut slices = split(offset, length, file.length, file.page_size);
         let mut waiting: VecDeque<(PageSlice, Found)> = VecDeque::new();
         let mut read = ReadBytes::default();
@@ -183,6 +191,47 @@ impl FileReader {
         }
         shared.metrics.delivered(read.by_source);
         Ok(read)
+    }
+
+    /// A small read of a reader that jumps about, without the rest of its page.
+    async fn read_part(&self, offset: u64, length: u64) -> Result<Option<ReadBytes>> {
+        let Inner {
+            file,
+            shared,
+            window,
+            scatter,
+            ..
+        } = &*self.inner;
+        let mut slices = split(offset, length, file.length, file.page_size);
+        let (Some(slice), None) = (slices.next(), slices.next()) else {
+            return Ok(None);
+        };
+        let is_jump = window.lock().is_jump(offset);
+        let is_worth_it =
+            scatter
+                .lock()
+                .on_read(slice.index, slice.length, is_jump, file.page_size);
+        if !is_worth_it {
+            return Ok(None);
+        }
+        let part = PageRange {
+            offset: slice.offset,
+            length: slice.length,
+        };
+        let fetched = shared
+            .cache
+            .fetch_part(&self.key(slice.index), part)
+            .await?;
+        let Some(fetched) = fetched else {
+            return Ok(None);
+        };
+        // The next read is told from where this one ended.
+        window.lock().on_read(offset, length, file.length, 0);
+        let mut read = ReadBytes::default();
+        read.by_source.add(fetched.source, slice.length);
+        read.chunks.push(fetched.bytes);
+        shared.metrics.delivered(read.by_source);
+        Ok(Some(read))
     }
 
     /// A file that changed or went is looked up anew when it is opened again, and not after the

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use alluxio_config::FallbackPolicy;
 use alluxio_ufs::{Ufs, UfsError};
-use alluxio_wire::{FileId, FileVersion, PageSize, UfsUri, page_length};
+use alluxio_wire::{FileId, FileVersion, PageRange, PageSize, UfsUri, page_length};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
@@ -87,6 +87,17 @@ pub struct FetchedPage {
 pub trait PageSource: Send + Sync {
     /// Fetches page `index` of `file`.
     async fn fetch(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage>;
+
+    /// Fetches a part of a page for a reader that jumps about. `None` where it can only be had with
+    /// its whole page.
+    async fn fetch_part(
+        &self,
+        _file: &OpenedFile,
+        _index: u64,
+        _part: PageRange,
+    ) -> Result<Option<FetchedPage>> {
+        Ok(None)
+    }
 
     /// Whether pages that follow each other cost less when they are fetched together.
     fn prefers_runs(&self) -> bool {
@@ -340,6 +351,37 @@ impl PageSource for WorkerThenUfs {
         let fetched = self.fetch_in_turn(file, index).await;
         self.metrics.inflight_requests.dec();
         fetched
+    }
+
+    async fn fetch_part(
+        &self,
+        file: &OpenedFile,
+        index: u64,
+        part: PageRange,
+    ) -> Result<Option<FetchedPage>> {
+        // The under-store's latency is that of a page, and a worker that cannot serve is found out
+        // by asking for the page, as ever.
+        if self.asks_no_worker() {
+            return Ok(None);
+        }
+        let owners = self.membership.snapshot().owners(&file.uri, 1);
+        let Some(owner) = owners.first() else {
+            return Ok(None);
+        };
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await.ok();
+        self.metrics.inflight_requests.inc();
+        let started = Instant::now();
+        let bytes = self.pages.part(owner, file, index, part).await;
+        self.metrics.inflight_requests.dec();
+        Ok(bytes.map(|bytes| {
+            self.metrics.page_request(Source::Worker, PageResult::Hit);
+            self.metrics.page_latency(Source::Worker, started.elapsed());
+            FetchedPage {
+                bytes,
+                source: Source::Worker,
+            }
+        }))
     }
 
     /// A worker is asked page by page; the under-store gives as much as it is asked for.

@@ -16,7 +16,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluxio_wire::{FileId, FileStatus, FileVersion, route, status::parse_list};
+use alluxio_wire::{FileId, FileStatus, FileVersion, PageRange, route, status::parse_list};
+use bytes::Bytes;
 use moka::future::Cache;
 
 use crate::membership::WorkerEndpoint;
@@ -109,6 +110,21 @@ impl VersionedPages {
                 answer => answer,
             },
         }
+    }
+
+    /// A part of a page, from a worker that checks the version itself; `None` where the whole page
+    /// is to be asked for.
+    pub async fn part(
+        &self,
+        worker: &WorkerEndpoint,
+        file: &OpenedFile,
+        index: u64,
+        part: PageRange,
+    ) -> Option<Bytes> {
+        if self.verifies && self.kinds.get(&worker.base_url).await != Some(Kind::TellsErrors) {
+            return None;
+        }
+        self.workers.part(worker, file, index, part).await
     }
 
     /// The page, if the worker's copy is of the right version. Both are asked for at one time, so

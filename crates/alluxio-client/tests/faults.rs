@@ -378,7 +378,7 @@ async fn the_container_host_is_used_where_the_host_cannot_be_reached() {
         modified_ms: 0,
         page_size: PageSize::new(PAGE as u64).unwrap(),
     };
-    let workers = Workers::new(Duration::from_secs(10), 8).unwrap();
+    let workers = Workers::new(Duration::from_secs(10), 8);
     for _ in 0..2 {
         let answer = workers.page(&endpoint, &file, 0, false).await;
         assert!(matches!(answer, PageAnswer::Page(_)), "{answer}");

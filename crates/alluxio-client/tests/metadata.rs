@@ -210,3 +210,28 @@ async fn a_manifest_of_another_dataset_is_refused() {
         Client::connect(&yaml(uri, consistency)).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sequential_read_costs_few_requests() {
+    let server = S3Server::start(true).await;
+    let content: Vec<u8> = (0..48u32 << 20).map(|i| (i % 251) as u8).collect();
+    std::fs::create_dir_all(server.bucket_folder().join("data")).unwrap();
+    std::fs::write(server.bucket_folder().join("data/big"), &content).unwrap();
+    let client = client(&server, "memory_limit: 64Mi").await;
+    let reader = client.open("big").await.unwrap();
+    let before = server.requests().len();
+    let mut offset = 0;
+    while offset < content.len() {
+        let read = reader.read_at(offset as u64, 1 << 20).await.unwrap();
+        let bytes = read.into_bytes();
+        assert!(
+            bytes == content[offset..offset + bytes.len()],
+            "at {offset}"
+        );
+        offset += bytes.len();
+    }
+    let (_, heads, gets) = counted(&server, before);
+    assert_eq!(heads, 0);
+    // A request a page would be 48.
+    assert!(gets <= 16, "{gets} GETs");
+}

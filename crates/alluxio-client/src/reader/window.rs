@@ -74,6 +74,11 @@ impl Window {
         from..until
     }
 
+    /// Whether a read from `offset` would not go on from the reads before.
+    pub(super) fn is_jump(&self, offset: u64) -> bool {
+        !self.goes_on(offset)
+    }
+
     /// The fetch of what was told ended at `offset`, for lack of room; it will be told again.
     pub(super) fn stopped_at(&mut self, offset: u64) {
         self.asked_until = self.asked_until.min(offset).max(self.expected);
