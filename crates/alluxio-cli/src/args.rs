@@ -39,6 +39,18 @@ Examples:
   alluxio-dataset stat --config dataset.yaml images/a.jpg
   alluxio-dataset stat s3://bucket/train/a.jpg --workers w0:28080,w1:28080")]
     Stat(PathArguments),
+    /// Show the ring: each worker's share, who owns a file, what moves when workers come or go.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset ring --config dataset.yaml                     the workers and their shares
+  alluxio-dataset ring --config dataset.yaml images/a.jpg        who owns a file, and who is next
+  alluxio-dataset ring --config dataset.yaml --add w9:28080      what moves when w9 joins
+  alluxio-dataset ring --config dataset.yaml --remove w0 images  the same in bytes of a folder
+
+Nothing is changed. Two clients route alike where the ring's fingerprint is the same. An added worker
+is taken to have the identity of its host name, as in a static list; in etcd it will have another one,
+and take about as much.")]
+    Ring(RingArguments),
     /// Write files to standard output.
     #[command(after_help = "\
 Examples:
@@ -162,6 +174,25 @@ pub(crate) struct DatasetArguments {
 pub(crate) struct PathArguments {
     /// Path below the dataset, or a full URI such as s3://bucket/key.
     pub path: String,
+    /// Which dataset.
+    #[command(flatten)]
+    pub dataset: DatasetArguments,
+}
+
+/// `ring`.
+#[derive(Args, Debug)]
+pub(crate) struct RingArguments {
+    /// File whose owners are shown, or folder whose files are counted in a dry run.
+    pub path: Option<String>,
+    /// Workers that would join, as host[:port], separated by commas.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub add: Vec<String>,
+    /// Workers that would leave, as host[:port], separated by commas.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub remove: Vec<String>,
+    /// As JSON, for programs.
+    #[arg(long)]
+    pub json: bool,
     /// Which dataset.
     #[command(flatten)]
     pub dataset: DatasetArguments,

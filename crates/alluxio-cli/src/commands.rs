@@ -8,6 +8,7 @@ pub(crate) mod ls;
 pub(crate) mod manifest;
 pub(crate) mod mount;
 pub(crate) mod mounter;
+pub(crate) mod ring;
 pub(crate) mod service;
 pub(crate) mod stat;
 pub(crate) mod worker;

@@ -51,6 +51,7 @@ fn run(command: Command) -> Result<()> {
 async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Ls(arguments) => commands::ls::run(arguments).await,
+        Command::Ring(arguments) => commands::ring::run(arguments).await,
         Command::Stat(arguments) => commands::stat::run(arguments).await,
         Command::Cat(arguments) => commands::cat::run(arguments).await,
         Command::Cp(arguments) => commands::cp::run(arguments).await,

@@ -245,3 +245,29 @@ fn a_pinned_dataset_is_what_its_manifest_names() {
     let error = failure(&["cat", "--config", config, "new"]);
     assert!(error.contains("is not in the manifest"), "{error}");
 }
+
+#[test]
+fn ring_tells_shares_owners_and_what_would_move() {
+    let root = dataset();
+    let folder = uri(root.path());
+    let file = format!("{folder}/a.txt");
+    let workers = "--workers=127.0.0.1:7001,127.0.0.2:7001,127.0.0.3:7001";
+    let shown = stdout(&["ring", workers, &file]);
+    assert!(shown.contains("consistent, 2000 virtual nodes a worker, 3 workers"));
+    assert!(shown.contains("a.txt is owned by 127.0.0."), "{shown}");
+    let options = ["--add=127.0.0.9:7001", "--remove=127.0.0.1:7001", "--json"];
+    let arguments = [&["ring", workers, folder.as_str()][..], &options].concat();
+    let report: serde_json::Value = serde_json::from_str(&stdout(&arguments)).unwrap();
+    let run = &report["dry_run"];
+    assert_eq!(
+        (&run["workers"], &run["folder"]["files"]),
+        (&3.into(), &3.into())
+    );
+    let moved = run["moved_share"].as_f64().unwrap();
+    assert!((0.25..0.6).contains(&moved), "{moved}");
+    let unknown = failure(&["ring", workers, &file, "--remove=127.0.0.8:7001"]);
+    assert!(
+        unknown.contains("no worker listens at 127.0.0.8:7001"),
+        "{unknown}"
+    );
+}

@@ -210,6 +210,17 @@ impl HashRing {
         self.workers.iter().copied().zip(parts).collect()
     }
 
+    /// The part of all files, 0 to 1, that another ring gives to another owner; by a large sample.
+    pub fn moved_share(&self, other: &Self) -> f64 {
+        let is_moved = |sample: &u32| {
+            let key = format!("sample-{sample}/");
+            self.pick(&key, 1) != other.pick(&key, 1)
+        };
+        let moved = (0..SHARE_SAMPLES).filter(is_moved).count();
+        let moved = u32::try_from(moved).unwrap_or(SHARE_SAMPLES);
+        f64::from(moved) / f64::from(SHARE_SAMPLES)
+    }
+
     fn sampled_shares(&self) -> Vec<f64> {
         let mut counts = vec![0u32; self.workers.len()];
         let mut text = Vec::new();

@@ -171,6 +171,28 @@ fn rings_of_different_policies_have_different_fingerprints() {
 }
 
 #[test]
+fn a_worker_that_joins_takes_its_share_and_no_more() {
+    for policy in RingPolicy::ALL {
+        let workers: Vec<_> = (0..4).map(numbered).collect();
+        let before = a_ring(policy, &workers);
+        let after = a_ring(policy, &[&workers[..], &[numbered(9)]].concat());
+        let joined = after
+            .shares()
+            .iter()
+            .find(|s| s.0 == numbered(9))
+            .unwrap()
+            .1;
+        let moved = before.moved_share(&after);
+        assert!(moved >= joined - 0.01, "{policy:?}: {moved} of {joined}");
+        // Jump and Maglev shuffle some of the other files as well.
+        if matches!(policy, RingPolicy::Consistent | RingPolicy::Ketama) {
+            assert!(moved <= joined + 0.01, "{policy:?}: {moved} of {joined}");
+        }
+        assert!(before.moved_share(&before) < f64::EPSILON);
+    }
+}
+
+#[test]
 fn every_policy_bears_an_empty_ring_and_a_single_worker() {
     for policy in RingPolicy::ALL {
         assert!(a_ring(policy, &[]).pick("file:///a", 3).is_empty());
