@@ -35,9 +35,8 @@ e2e: image ## the whole product on a real single-node Kubernetes (root; Go for t
 	cargo build -p e2e
 	target/debug/e2e $(E2E_ARGS)
 
-bench: ## functions (criterion), then whole paths beside limits and peers: dist/bench.json
+bench: ## whole paths beside limits and peers, as a table and in dist/bench.json
 	@scripts/tools ensure bench
-	cargo bench -p alluxio-client
 	cargo build --release -p alluxio-cli -p bench
 	BENCH_PYTHON=$(BENCH_PYTHON) target/release/bench run --json dist/bench.json $(BENCH_ARGS)
 

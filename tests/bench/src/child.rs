@@ -35,8 +35,6 @@ pub(crate) enum Work {
         #[arg(long, default_value_t = 4)]
         connections: u64,
     },
-    /// Reads a file with pread in 1 MiB steps.
-    LocalFile { path: PathBuf },
     /// Reads one file through the client, 1 MiB at a time.
     ClientFile { config: PathBuf, path: String },
     /// Reads 4 KiB at random places of one file through the client, one after the other.
@@ -107,7 +105,6 @@ pub(crate) fn run(work: Work) -> Result<()> {
             range,
             connections,
         } => http::object(&url, length, range, connections)?,
-        Work::LocalFile { path } => local::read(&path)?,
         Work::ClientFile { config, path } => client::file(&config, &path)?,
         Work::ClientRanges {
             config,

@@ -31,7 +31,6 @@ const ROWS: &[Row] = &[
     ("store-requests", store::requests),
     ("memory-limit", store::memory_limit),
     ("memory-cache", local::memory),
-    ("disk-cache", local::disk),
     ("ring", local::ring),
 ];
 

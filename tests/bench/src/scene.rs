@@ -86,11 +86,6 @@ impl Scene {
         self.folder.join("data").join(BUCKET)
     }
 
-    /// A file of the data on this machine's own disk.
-    pub(crate) fn data_file(&self, name: &str) -> String {
-        self.data().join(name).to_string_lossy().into_owned()
-    }
-
     fn write_data(&self) -> Result<()> {
         fs::create_dir_all(self.data())?;
         let mut random = SmallRng::seed_from_u64(1);
@@ -223,7 +218,10 @@ impl Scene {
 
     /// The full URI of a file of the `file:` under-store.
     pub(crate) fn uri(&self, name: &str) -> Result<UfsUri> {
-        Ok(UfsUri::parse(&format!("file://{}", self.data_file(name)))?)
+        Ok(UfsUri::parse(&format!(
+            "file://{}",
+            self.data().join(name).display()
+        ))?)
     }
 
     /// The worker's URL of page `{n}` of a file.

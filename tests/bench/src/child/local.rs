@@ -1,13 +1,9 @@
-//! Sides without a network: the plain file, and the ring.
+//! Sides without a network: the ring, and the places of random reads.
 
-use std::fs::File;
 use std::hint::black_box;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use alluxio_client::ring::HashRing;
 use alluxio_wire::WorkerId;
-use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -22,21 +18,6 @@ const SMALL_BYTES: u64 = 4096;
 const PICKS: u32 = 2_000_000;
 /// Virtual nodes of a worker: Alluxio's default.
 const VIRTUAL_NODES: u32 = 2000;
-
-pub(super) fn read(path: &Path) -> Result<Taken> {
-    let file = File::open(path)?;
-    let mut buffer = vec![0; STEP_BYTES];
-    let mut offset = 0;
-    let watch = Watch::start();
-    loop {
-        let read = file.read_at(&mut buffer, offset)? as u64;
-        if read == 0 {
-            return Ok(watch.stop(offset, offset.div_ceil(PAGE_BYTES)));
-        }
-        black_box(&buffer);
-        offset += read;
-    }
-}
 
 /// Random places, the same for each side: page, and offset within it.
 pub(super) fn places(pages: u64, count: u64) -> Vec<(u64, u64)> {

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use super::{Run, child, median_of, megabytes};
+use super::{Run, child, median_of};
 use crate::child::Taken;
 use crate::figure::{Against, Bound, Figure};
-use crate::scene::{BIG, HOT};
+use crate::scene::HOT;
 
 /// Small random reads of pages in memory, one thread.
 pub(super) fn memory(run: &Run) -> Result<Vec<Figure>> {
@@ -20,32 +20,6 @@ pub(super) fn memory(run: &Run) -> Result<Vec<Figure>> {
         unit: "M/s".to_owned(),
         against: Against::Limit,
         target: 1.0,
-        bound: Bound::AtLeast,
-    }])
-}
-
-/// A new client each turn over a disk cache that the first, uncounted turn has filled.
-pub(super) fn disk(run: &Run) -> Result<Vec<Figure>> {
-    let client = format!(
-        "memory_limit: 256Mi, disk_cache: {{directory: '{}', capacity: 8Gi}}",
-        run.scene.at("disk-cache")
-    );
-    let config = run.scene.worker_config("client-disk", &client)?;
-    let mut sides = [
-        child(&["client-file", &config, BIG.0]),
-        child(&["local-file", &run.scene.data_file(BIG.0)]),
-    ];
-    let taken = run.in_turn(&mut sides)?;
-    Ok(vec![Figure {
-        name: "disk-cache".to_owned(),
-        what: "1 GiB sequential from the warm disk cache, checksums checked".to_owned(),
-        ours: median_of(&taken[0], megabytes),
-        unit: "MB/s".to_owned(),
-        against: Against::Peer {
-            name: "plain pread of the file".to_owned(),
-            value: median_of(&taken[1], megabytes),
-        },
-        target: 0.7,
         bound: Bound::AtLeast,
     }])
 }
