@@ -20,6 +20,8 @@ pub enum ErrorKind {
     NotDirectory,
     /// It exists already.
     AlreadyExists,
+    /// A directory that holds something was to be removed.
+    NotEmpty,
     /// The store refuses these credentials.
     PermissionDenied,
     /// The request cannot be right, whatever the state of the cluster.
@@ -119,11 +121,15 @@ fn kind_of_ufs(kind: UfsErrorKind) -> ErrorKind {
         UfsErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
         UfsErrorKind::IsDirectory => ErrorKind::IsDirectory,
         UfsErrorKind::NotDirectory => ErrorKind::NotDirectory,
+        UfsErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+        UfsErrorKind::NotEmpty => ErrorKind::NotEmpty,
         UfsErrorKind::Changed => ErrorKind::Stale,
         UfsErrorKind::Throttled => ErrorKind::Throttled,
         UfsErrorKind::TimedOut => ErrorKind::TimedOut,
         UfsErrorKind::Unavailable => ErrorKind::Unavailable,
         UfsErrorKind::InvalidInput => ErrorKind::InvalidInput,
+        UfsErrorKind::Unsupported => ErrorKind::Unsupported,
+        UfsErrorKind::NoSpace => ErrorKind::NoSpace,
         UfsErrorKind::Unexpected => ErrorKind::Unexpected,
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn errno(error: &TreeError) -> Errno {
         ErrorKind::IsDirectory => libc::EISDIR,
         ErrorKind::NotDirectory => libc::ENOTDIR,
         ErrorKind::AlreadyExists => libc::EEXIST,
+        ErrorKind::NotEmpty => libc::ENOTEMPTY,
         ErrorKind::PermissionDenied => libc::EACCES,
         ErrorKind::InvalidInput => libc::EINVAL,
         // The file was replaced while it was open: its old bytes are gone, and new ones must not

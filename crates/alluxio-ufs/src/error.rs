@@ -19,6 +19,10 @@ pub enum UfsErrorKind {
     IsDirectory,
     /// A directory was wanted, a file is there.
     NotDirectory,
+    /// Something has this name already.
+    AlreadyExists,
+    /// A directory that holds something was to be removed.
+    NotEmpty,
     /// The store has another version than the one that was asked for.
     Changed,
     /// The store asks to slow down.
@@ -29,6 +33,10 @@ pub enum UfsErrorKind {
     Unavailable,
     /// The request itself cannot be served: a bad URI or configuration.
     InvalidInput,
+    /// The store cannot do this at all.
+    Unsupported,
+    /// The store is full, or a quota is.
+    NoSpace,
     /// Anything else.
     Unexpected,
 }
@@ -78,11 +86,15 @@ impl fmt::Display for UfsErrorKind {
             Self::PermissionDenied => "permission denied",
             Self::IsDirectory => "is a directory",
             Self::NotDirectory => "not a directory",
+            Self::AlreadyExists => "already exists",
+            Self::NotEmpty => "not empty",
             Self::Changed => "changed",
             Self::Throttled => "throttled",
             Self::TimedOut => "timed out",
             Self::Unavailable => "unavailable",
             Self::InvalidInput => "invalid input",
+            Self::Unsupported => "unsupported",
+            Self::NoSpace => "no space",
             Self::Unexpected => "unexpected",
         })
     }
@@ -157,6 +169,30 @@ impl Subject {
             UfsErrorKind::NotDirectory,
             "it is a file",
             "name the directory that it lies in",
+        )
+    }
+
+    pub(crate) fn already_exists(&self) -> UfsError {
+        self.error(
+            UfsErrorKind::AlreadyExists,
+            "something has this name already",
+            "remove it first, choose another name, or allow that it is replaced",
+        )
+    }
+
+    pub(crate) fn not_empty(&self) -> UfsError {
+        self.error(
+            UfsErrorKind::NotEmpty,
+            "the directory holds something",
+            "remove it with all below it, if that is what you want",
+        )
+    }
+
+    pub(crate) fn unsupported(&self, cause: impl Into<String>) -> UfsError {
+        self.error(
+            UfsErrorKind::Unsupported,
+            cause,
+            "use a store that can, such as s3:// or file://",
         )
     }
 

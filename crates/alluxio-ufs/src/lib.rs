@@ -1,4 +1,5 @@
-//! The under-store (UFS): where the bytes really are. Status, listing, walk and ranged read.
+//! The under-store (UFS): where the bytes really are. Status, listing, walk, ranged read, and
+//! writing (`write`).
 //!
 //! A [`Ufs`] is made once from a dataset's [`UfsConfig`] and cloned freely. Behind it stands one of
 //! two stores that keep the same contract, checked by one conformance suite (`tests/`):
@@ -22,6 +23,7 @@ mod local;
 mod object;
 mod pieces;
 mod status;
+mod write;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub use self::error::{UfsError, UfsErrorKind};
 use self::local::LocalStore;
 use self::object::ObjectStore;
 pub use self::status::is_version;
+pub use self::write::{UfsWriter, WriteMode, WriteOptions, Written};
 
 /// An under-store; cheap to clone.
 #[derive(Clone, Debug)]

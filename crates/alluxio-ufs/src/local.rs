@@ -3,6 +3,8 @@
 //! Symbolic links are followed, as Alluxio's own local under-store does. A walk does not enter a
 //! directory that it is in already, so a link to a parent ends there.
 
+pub(crate) mod write;
+
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::ops::Range;
@@ -195,6 +197,9 @@ impl LocalStore {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return left_out("its name is not UTF-8");
         };
+        if write::is_temporary(name) {
+            return left_out("it is being written");
+        }
         let Ok(uri) = parent.join(name) else {
             return left_out("a URI cannot carry its name");
         };

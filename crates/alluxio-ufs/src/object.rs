@@ -9,6 +9,7 @@
 mod entries;
 mod keys;
 mod operators;
+pub(crate) mod write;
 
 use std::ops::Range;
 

@@ -111,14 +111,17 @@ impl From<UfsError> for Failure {
         let kind = match error.kind() {
             UfsErrorKind::NotFound => FailureKind::NotFound,
             UfsErrorKind::PermissionDenied => FailureKind::Forbidden,
-            UfsErrorKind::IsDirectory | UfsErrorKind::NotDirectory | UfsErrorKind::InvalidInput => {
-                FailureKind::BadRequest
+            UfsErrorKind::IsDirectory
+            | UfsErrorKind::NotDirectory
+            | UfsErrorKind::InvalidInput
+            | UfsErrorKind::Unsupported => FailureKind::BadRequest,
+            UfsErrorKind::Changed | UfsErrorKind::AlreadyExists | UfsErrorKind::NotEmpty => {
+                FailureKind::Conflict
             }
-            UfsErrorKind::Changed => FailureKind::Conflict,
             UfsErrorKind::Throttled => FailureKind::Busy,
             UfsErrorKind::TimedOut => FailureKind::TimedOut,
             UfsErrorKind::Unavailable => FailureKind::BadGateway,
-            UfsErrorKind::Unexpected => FailureKind::Internal,
+            UfsErrorKind::NoSpace | UfsErrorKind::Unexpected => FailureKind::Internal,
         };
         Self::new(kind, error.to_string())
     }

@@ -113,6 +113,11 @@ impl Depth {
 }
 
 impl Found {
+    /// The key as the store has it.
+    pub(super) fn key(&self) -> &str {
+        self.0.path()
+    }
+
     /// Whether this is a key that holds bytes, not a prefix or a directory's marker.
     pub(super) fn is_file(&self) -> bool {
         !self.0.path().ends_with('/')

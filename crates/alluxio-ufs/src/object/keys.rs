@@ -46,7 +46,7 @@ pub(super) fn unquoted(etag: &str) -> &str {
 }
 
 /// Whether OpenDAL keeps the key as it is: it trims blanks off both ends.
-fn is_carried(key: &str) -> bool {
+pub(super) fn is_carried(key: &str) -> bool {
     key.trim() == key
 }
 
