@@ -221,9 +221,12 @@ pub(crate) struct CatArguments {
     /// Files below the dataset, or full URIs below one prefix.
     #[arg(required = true)]
     pub paths: Vec<String>,
-    /// Afterwards tell on standard error where the bytes came from.
+    /// Afterwards tell on standard error where the bytes came from, and what fell back and why.
     #[arg(long)]
     pub report: bool,
+    /// The report as one JSON object.
+    #[arg(long, requires = "report")]
+    pub json: bool,
     /// Which dataset.
     #[command(flatten)]
     pub dataset: DatasetArguments,

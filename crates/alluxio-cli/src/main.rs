@@ -7,6 +7,7 @@ mod logs;
 mod mounting;
 mod output;
 mod quickstart;
+mod report;
 mod signals;
 
 use std::process::ExitCode;

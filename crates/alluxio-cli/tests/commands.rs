@@ -81,6 +81,27 @@ fn cat_writes_the_bytes_and_stat_the_version() {
 }
 
 #[test]
+fn cat_reports_where_the_bytes_came_from() {
+    let root = dataset();
+    let file = format!("{}/sub/b.bin", uri(root.path()));
+    let words = String::from_utf8(run(&["cat", "--report", &file]).stderr).unwrap();
+    assert!(
+        words.contains("from ufs") && words.contains("3.00 MiB") && words.contains("configured"),
+        "{words}"
+    );
+    let output = run(&["cat", "--report", "--json", &file]);
+    assert_eq!(output.stdout.len(), 3 << 20);
+    let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    let ufs = &report["sources"][3];
+    assert_eq!(
+        (&ufs["source"], &ufs["delivered_bytes"]),
+        (&"ufs".into(), &(3 << 20).into())
+    );
+    assert_eq!(report["fallback"]["reasons"][0]["bytes"], 3 << 20);
+    assert!(failure(&["cat", "--json", &file]).contains("--report"));
+}
+
+#[test]
 fn cp_copies_a_tree_and_leaves_existing_files_alone() {
     let root = dataset();
     let target = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use alluxio_config::{
     Config, Consistency, FallbackPolicy, Membership as ConfiguredMembership, OnChange,
@@ -29,8 +30,9 @@ use crate::membership::{self, Membership, WorkerSet};
 use crate::metrics::Metrics;
 use crate::reader::{FileReader, Shared};
 use crate::ring::RingShape;
-use crate::source::{BytesBySource, OpenedFile, Routing, WorkerThenUfs};
+use crate::source::{BytesBySource, Fallback, OpenedFile, Routing, WorkerThenUfs};
 use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
+use crate::summary::{self, Summary};
 use crate::versions::VersionedPages;
 use crate::worker::Workers;
 
@@ -54,6 +56,10 @@ struct Inner {
     readers: Arc<Shared>,
     loads: LoadJobs,
     metrics: Arc<Metrics>,
+    fallback: Arc<Fallback>,
+    /// Names the configuration in summaries.
+    fingerprint: String,
+    connected: Instant,
     /// Follows the membership for the gauge of workers.
     gauge: AbortHandle,
 }
@@ -86,6 +92,7 @@ impl Client {
             routing,
             Arc::clone(&metrics),
         ));
+        let fallback = source.fallback();
         let memory = MemoryPlan::new(
             options.memory_limit_bytes,
             options.page_size.bytes(),
@@ -133,6 +140,9 @@ impl Client {
                 readers: Arc::new(readers),
                 loads,
                 metrics,
+                fallback,
+                fingerprint: summary::fingerprint(config),
+                connected: Instant::now(),
                 gauge: gauge.abort_handle(),
             }),
         })
@@ -234,6 +244,20 @@ impl Client {
         self.inner.metrics.bytes_by_source()
     }
 
+    /// What the client did since it was made: bytes, requests and time by source, what fell back to
+    /// the under-store and why.
+    pub fn summary(&self) -> Summary {
+        let inner = &self.inner;
+        Summary {
+            dataset: inner.root.to_string(),
+            config_version: inner.fingerprint.clone(),
+            seconds: inner.connected.elapsed().as_secs_f64(),
+            sources: summary::sources(&inner.metrics),
+            cache: summary::cache(&inner.metrics),
+            fallback: summary::fallback(&inner.metrics, &inner.fallback),
+        }
+    }
+
     /// The client's metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.inner.metrics
@@ -300,6 +324,7 @@ fn routing(config: &Config) -> Result<Routing> {
             RingMembership::Registered => 1,
         },
         max_inflight_requests: options.max_inflight_requests,
+        max_fallback_bytes_per_hour: options.fallback.max_bytes_per_hour,
     })
 }
 

@@ -19,6 +19,7 @@ mod reader;
 pub mod ring;
 pub mod source;
 mod status;
+mod summary;
 pub mod versions;
 pub mod worker;
 
@@ -29,3 +30,6 @@ pub use membership::{Membership, WorkerEndpoint, WorkerSet};
 pub use metrics::Metrics;
 pub use reader::{FileReader, ReadBytes};
 pub use source::{BytesBySource, FallbackReason, Source};
+pub use summary::{
+    BudgetSummary, CacheSummary, FallbackSummary, ReasonSummary, SourceSummary, Summary,
+};

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, Opts, Registry,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -32,8 +33,14 @@ pub(crate) enum PageResult {
 pub struct Metrics {
     registry: Registry,
     bytes: [IntCounter; Source::ALL.len()],
+    fetched_bytes: [IntCounter; Source::ALL.len()],
     page_requests: IntCounterVec,
+    /// Pages that readers asked for and that were in memory, and those that they waited for.
+    lookups: [IntCounter; 2],
     fallback: [IntCounter; FallbackReason::ALL.len()],
+    fallback_bytes: [IntCounter; FallbackReason::ALL.len()],
+    fallback_seconds: [Counter; FallbackReason::ALL.len()],
+    fallback_refused: [IntCounter; FallbackReason::ALL.len()],
     latency_ms: [Histogram; Source::ALL.len()],
     page_size_mismatches: IntCounter,
     pub(crate) memory_cache_bytes: IntGauge,
@@ -70,20 +77,25 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             prometheus::Result::Ok(gauge)
         };
-        let bytes = counters(
-            "alluxio_client_bytes_total",
-            "Bytes handed to readers, by where they came from.",
-            &["source"],
+        let by_source = |name: &str, help: &str| {
+            let counters = counters(name, help, &["source"])?;
+            let words = Source::ALL.map(Source::label);
+            prometheus::Result::Ok(words.map(|word| counters.with_label_values(&[word])))
+        };
+        let by_reason = |name: &str, help: &str| {
+            let counters = counters(name, help, &["reason"])?;
+            let words = FallbackReason::ALL.map(FallbackReason::label);
+            prometheus::Result::Ok(words.map(|word| counters.with_label_values(&[word])))
+        };
+        let lookups = counters(
+            "alluxio_client_cache_lookups_total",
+            "Pages that readers asked for: in memory (hit), or waited for (wait).",
+            &["result"],
         )?;
         let page_requests = counters(
             "alluxio_client_page_requests_total",
             "Requests for pages, by whom was asked and how it ended.",
             &["source", "result"],
-        )?;
-        let fallback = counters(
-            "alluxio_client_fallback_total",
-            "Pages that came from the under-store instead of a worker, by reason.",
-            &["reason"],
         )?;
         let mismatches = counters(
             "alluxio_client_page_size_mismatch_total",
@@ -100,9 +112,29 @@ impl Metrics {
         )?;
         registry.register(Box::new(latency.clone()))?;
         Ok(Self {
-            bytes: Source::ALL.map(|source| bytes.with_label_values(&[source.label()])),
+            bytes: by_source(
+                "alluxio_client_bytes_total",
+                "Bytes handed to readers, by where they came from.",
+            )?,
+            fetched_bytes: by_source(
+                "alluxio_client_fetched_bytes_total",
+                "Bytes that were fetched, by whence; what readers were not handed was read ahead.",
+            )?,
             page_requests,
-            fallback: FallbackReason::ALL.map(|r| fallback.with_label_values(&[r.label()])),
+            lookups: ["hit", "wait"].map(|result| lookups.with_label_values(&[result])),
+            fallback: by_reason(
+                "alluxio_client_fallback_total",
+                "Pages that came from the under-store instead of a worker, by reason.",
+            )?,
+            fallback_bytes: by_reason(
+                "alluxio_client_fallback_bytes_total",
+                "Bytes that came from the under-store instead of a worker, by reason.",
+            )?,
+            fallback_seconds: fallback_seconds(&registry)?,
+            fallback_refused: by_reason(
+                "alluxio_client_fallback_refused_total",
+                "Pages that were not read from the under-store: the hour's budget was spent.",
+            )?,
             latency_ms: Source::ALL.map(|source| latency.with_label_values(&[source.label()])),
             page_size_mismatches: mismatches.with_label_values(&[] as &[&str]),
             memory_cache_bytes: gauge(
@@ -120,8 +152,26 @@ impl Metrics {
 
     pub(crate) fn delivered(&self, bytes: BytesBySource) {
         for source in Source::ALL {
-            self.bytes[source as usize].inc_by(bytes.of(source));
+            let bytes = bytes.of(source);
+            // Most reads have one source, and an atomic step for each of the others would cost.
+            if bytes > 0 {
+                self.bytes[source as usize].inc_by(bytes);
+            }
         }
+    }
+
+    /// Pages of one read that were in memory, and pages that it waited for.
+    pub(crate) fn looked_up(&self, hits: u64, waits: u64) {
+        for (counter, pages) in self.lookups.iter().zip([hits, waits]) {
+            if pages > 0 {
+                counter.inc_by(pages);
+            }
+        }
+    }
+
+    /// Pages that readers asked for: those that were in memory, and those that they waited for.
+    pub(crate) fn lookups(&self) -> (u64, u64) {
+        (self.lookups[0].get(), self.lookups[1].get())
     }
 
     /// What readers were handed since the client was made.
@@ -134,6 +184,15 @@ impl Metrics {
     }
 
     pub(crate) fn page_request(&self, source: Source, result: PageResult) {
+        self.requests_that_ended(source, result).inc();
+    }
+
+    /// Requests for pages that ended so.
+    pub(crate) fn page_requests(&self, source: Source, result: PageResult) -> u64 {
+        self.requests_that_ended(source, result).get()
+    }
+
+    fn requests_that_ended(&self, source: Source, result: PageResult) -> IntCounter {
         let result = match result {
             PageResult::Hit => "hit",
             PageResult::Miss => "miss",
@@ -141,23 +200,74 @@ impl Metrics {
         };
         self.page_requests
             .with_label_values(&[source.label(), result])
-            .inc();
     }
 
-    pub(crate) fn page_latency(&self, source: Source, took: Duration) {
+    /// A page, or a part of one, came from this source.
+    pub(crate) fn page_came(&self, source: Source, bytes: u64, took: Duration) {
+        self.fetched_bytes[source as usize].inc_by(bytes);
         self.latency_ms[source as usize].observe(took.as_secs_f64() * 1000.0);
     }
 
+    /// Bytes that came from this source, read ahead or not.
+    pub(crate) fn fetched_bytes(&self, source: Source) -> u64 {
+        self.fetched_bytes[source as usize].get()
+    }
+
+    /// The sum of the seconds that pages of this source took.
+    pub(crate) fn fetch_seconds(&self, source: Source) -> f64 {
+        self.latency_ms[source as usize].get_sample_sum() / 1000.0
+    }
+
+    /// A page is asked of the under-store.
     pub(crate) fn fallback(&self, reason: FallbackReason) {
         self.fallback[reason as usize].inc();
     }
 
-    /// How many pages came from the under-store for this reason.
+    /// It came, or it did not: of no bytes.
+    pub(crate) fn fallback_ended(&self, reason: FallbackReason, bytes: u64, took: Duration) {
+        self.fallback_bytes[reason as usize].inc_by(bytes);
+        self.fallback_seconds[reason as usize].inc_by(took.as_secs_f64());
+    }
+
+    /// It was not asked for, because the budget is spent.
+    pub(crate) fn fallback_refused(&self, reason: FallbackReason) {
+        self.fallback_refused[reason as usize].inc();
+    }
+
+    /// How many pages were asked of the under-store for this reason.
     pub fn fallbacks(&self, reason: FallbackReason) -> u64 {
         self.fallback[reason as usize].get()
+    }
+
+    /// How many bytes came from the under-store for this reason.
+    pub fn fallback_bytes(&self, reason: FallbackReason) -> u64 {
+        self.fallback_bytes[reason as usize].get()
+    }
+
+    /// The sum of the seconds that they took.
+    pub(crate) fn fallback_seconds(&self, reason: FallbackReason) -> f64 {
+        self.fallback_seconds[reason as usize].get()
+    }
+
+    /// Pages that were not read because the budget was spent.
+    pub(crate) fn refused(&self) -> u64 {
+        self.fallback_refused.iter().map(IntCounter::get).sum()
     }
 
     pub(crate) fn page_size_mismatch(&self) {
         self.page_size_mismatches.inc();
     }
+}
+
+fn fallback_seconds(
+    registry: &Registry,
+) -> prometheus::Result<[Counter; FallbackReason::ALL.len()]> {
+    let options = Opts::new(
+        "alluxio_client_fallback_seconds_total",
+        "Seconds that pages took from the under-store instead of a worker, by reason; those of \
+         pages that came side by side add up.",
+    );
+    let seconds = CounterVec::new(options, &["reason"])?;
+    registry.register(Box::new(seconds.clone()))?;
+    Ok(FallbackReason::ALL.map(|reason| seconds.with_label_values(&[reason.label()])))
 }

@@ -170,6 +170,7 @@ impl FileReader {
         let mut slices = split(offset, length, file.length, file.page_size);
         let mut waiting: VecDeque<(PageSlice, Found)> = VecDeque::new();
         let mut read = ReadBytes::default();
+        let (mut hits, mut waits) = (0, 0);
         if shared.cache.prefers_runs() {
             self.read_ahead(offset, length);
             self.start(&mut slices, &mut waiting);
@@ -180,15 +181,22 @@ impl FileReader {
         }
         while let Some((slice, found)) = waiting.pop_front() {
             let page = match found {
-                Found::Here(page) => page,
+                Found::Here(page) => {
+                    hits += 1;
+                    page
+                }
                 Found::Coming(fill) => match fill.await {
-                    Ok(page) => page,
+                    Ok(page) => {
+                        waits += 1;
+                        page
+                    }
                     Err(error) => return Err(self.failed(error).await),
                 },
             };
             read.push(&page, slice);
             self.start(&mut slices, &mut waiting);
         }
+        shared.metrics.looked_up(hits, waits);
         shared.metrics.delivered(read.by_source);
         Ok(read)
     }

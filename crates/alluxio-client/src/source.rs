@@ -2,8 +2,8 @@
 //!
 //! The order is fixed: the owner by the ring, the next ring workers, the UFS. Which step follows an
 //! answer is decided in one place, `next_step`, for every answer and policy. That pages come from
-//! the UFS is never an accident that nobody sees: it is counted by reason, and logged when a reason
-//! sets in.
+//! the UFS is never an accident that nobody sees: it is counted by reason, held to a budget, and
+//! logged when it begins and when it ended (`fallback.rs`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use alluxio_wire::{FileId, FileVersion, PageRange, PageSize, UfsUri, page_length
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -24,11 +25,14 @@ use crate::versions::VersionedPages;
 use crate::worker::PageAnswer;
 
 mod alarm;
+mod budget;
+mod fallback;
 
-use alarm::Alarm;
+pub(crate) use fallback::Fallback;
 
 /// Where bytes came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Source {
     /// This client's memory.
     Memory,
@@ -41,7 +45,7 @@ pub enum Source {
 }
 
 /// A number of bytes for each source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct BytesBySource {
     /// From this client's memory.
     pub memory: u64,
@@ -124,7 +128,8 @@ pub trait PageSource: Send + Sync {
 }
 
 /// Why a page came from the under-store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FallbackReason {
     /// The configuration says so: no cluster, or the policy `always`.
     Configured,
@@ -159,7 +164,7 @@ pub struct WorkerThenUfs {
     ufs: Ufs,
     routing: Routing,
     turns: Arc<Semaphore>,
-    alarm: Alarm,
+    fallback: Arc<Fallback>,
     metrics: Arc<Metrics>,
 }
 
@@ -174,6 +179,8 @@ pub struct Routing {
     pub max_worker_attempts: usize,
     /// Pages that are fetched at one time.
     pub max_inflight_requests: usize,
+    /// The most that comes from the under-store in an hour because no worker served it.
+    pub max_fallback_bytes_per_hour: Option<u64>,
 }
 
 /// What comes after a worker's answer.
@@ -231,9 +238,14 @@ impl WorkerThenUfs {
             ufs,
             routing,
             turns: Arc::new(Semaphore::new(routing.max_inflight_requests)),
-            alarm: Alarm::default(),
+            fallback: Fallback::new(routing.max_fallback_bytes_per_hour, Arc::clone(&metrics)),
             metrics,
         }
+    }
+
+    /// What is known of pages that came from the under-store.
+    pub(crate) fn fallback(&self) -> Arc<Fallback> {
+        Arc::clone(&self.fallback)
     }
 
     async fn fetch_in_turn(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage> {
@@ -286,16 +298,16 @@ impl WorkerThenUfs {
         index: u64,
         reason: FallbackReason,
     ) -> Result<FetchedPage> {
-        self.metrics.fallback(reason);
-        self.alarm.raise(reason, file);
-        let started = Instant::now();
         let start = index * file.page_size.bytes();
         let length = page_length(index, file.length, file.page_size);
+        let leave = self.fallback.leave(reason, file, length)?;
+        let started = Instant::now();
         let range = start..start + length;
         let read = self
             .ufs
             .read_range_of_version(&file.uri, range, &file.version)
             .await;
+        leave.ended(read.is_ok());
         let result = if read.is_ok() {
             PageResult::Hit
         } else {
@@ -316,7 +328,8 @@ impl WorkerThenUfs {
                 ),
             ));
         }
-        self.metrics.page_latency(Source::Ufs, started.elapsed());
+        self.metrics
+            .page_came(Source::Ufs, length, started.elapsed());
         Ok(FetchedPage {
             bytes,
             source: Source::Ufs,
@@ -325,8 +338,9 @@ impl WorkerThenUfs {
 
     fn count(&self, source: Source, answer: &PageAnswer, started: Instant) {
         let result = match answer {
-            PageAnswer::Page(_) => {
-                self.metrics.page_latency(source, started.elapsed());
+            PageAnswer::Page(bytes) => {
+                self.metrics
+                    .page_came(source, bytes.len() as u64, started.elapsed());
                 PageResult::Hit
             }
             PageAnswer::Miss => PageResult::Miss,
@@ -376,7 +390,8 @@ impl PageSource for WorkerThenUfs {
         self.metrics.inflight_requests.dec();
         Ok(bytes.map(|bytes| {
             self.metrics.page_request(Source::Worker, PageResult::Hit);
-            self.metrics.page_latency(Source::Worker, started.elapsed());
+            self.metrics
+                .page_came(Source::Worker, bytes.len() as u64, started.elapsed());
             FetchedPage {
                 bytes,
                 source: Source::Worker,
@@ -394,7 +409,6 @@ impl PageSource for WorkerThenUfs {
         file: Arc<OpenedFile>,
         indices: Range<u64>,
     ) -> BoxStream<'static, Result<FetchedPage>> {
-        self.alarm.raise(FallbackReason::Configured, &file);
         let page_bytes = file.page_size.bytes();
         let end = (indices.end * page_bytes).min(file.length);
         let pieces = self.ufs.read_pieces_of_version(
@@ -438,7 +452,10 @@ impl Run {
         };
         self.metrics.page_request(Source::Ufs, result);
         let bytes = piece.map_err(|error| Error::from_ufs("read", &error))?;
-        self.metrics.page_latency(Source::Ufs, started.elapsed());
+        let (length, took) = (bytes.len() as u64, started.elapsed());
+        self.metrics.page_came(Source::Ufs, length, took);
+        self.metrics
+            .fallback_ended(FallbackReason::Configured, length, took);
         let source = Source::Ufs;
         Ok(Some((FetchedPage { bytes, source }, self)))
     }

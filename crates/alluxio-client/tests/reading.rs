@@ -278,7 +278,12 @@ async fn all_metrics_are_there_under_their_names() {
         .collect();
     let expected = [
         "alluxio_client_bytes_total",
+        "alluxio_client_cache_lookups_total",
+        "alluxio_client_fallback_bytes_total",
+        "alluxio_client_fallback_refused_total",
+        "alluxio_client_fallback_seconds_total",
         "alluxio_client_fallback_total",
+        "alluxio_client_fetched_bytes_total",
         "alluxio_client_inflight_requests",
         "alluxio_client_memory_cache_bytes",
         "alluxio_client_page_latency_ms",

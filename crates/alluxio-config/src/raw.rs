@@ -241,6 +241,9 @@ pub struct RawFallback {
     pub worker_timeout_milliseconds: u64,
     /// Ring workers to try before the under-store.
     pub max_worker_attempts: u32,
+    /// The most that comes from the under-store in an hour because no worker served it; 0 is no
+    /// limit.
+    pub max_bytes_per_hour: Size,
 }
 
 /// When to read from the under-store directly.
@@ -414,6 +417,8 @@ impl Default for RawFallback {
             worker_timeout_milliseconds: 2000,
             // The owner and its successor; a third is unlikely to have the page.
             max_worker_attempts: 2,
+            // Reads that go on matter more than requests saved, unless somebody says otherwise.
+            max_bytes_per_hour: Size::Bytes(0),
         }
     }
 }

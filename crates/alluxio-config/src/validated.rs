@@ -147,6 +147,8 @@ pub struct FallbackConfig {
     pub worker_timeout: Duration,
     /// Ring workers to try before.
     pub max_worker_attempts: u32,
+    /// The most that comes from there in an hour because no worker served it.
+    pub max_bytes_per_hour: Option<u64>,
 }
 
 /// The embedded worker.
@@ -380,7 +382,7 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
         manifest: manifest(raw)?,
         readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
         max_inflight_requests: inflight as usize,
-        fallback: fallback(&raw.fallback)?,
+        fallback: fallback(&raw.fallback, page_size)?,
     })
 }
 
@@ -404,7 +406,7 @@ fn manifest(raw: &RawClient) -> Result<Option<ManifestConfig>, ConfigError> {
     }
 }
 
-fn fallback(raw: &RawFallback) -> Result<FallbackConfig, ConfigError> {
+fn fallback(raw: &RawFallback, page_size: PageSize) -> Result<FallbackConfig, ConfigError> {
     let millis = raw.worker_timeout_milliseconds;
     in_range(
         "client.fallback.worker_timeout_milliseconds",
@@ -419,10 +421,21 @@ fn fallback(raw: &RawFallback) -> Result<FallbackConfig, ConfigError> {
         1,
         16,
     )?;
+    let path = "client.fallback.max_bytes_per_hour";
+    let budget = bytes(path, &raw.max_bytes_per_hour)?;
+    // A page is asked for as a whole, so a smaller budget would refuse every one.
+    if (1..page_size.bytes()).contains(&budget) {
+        let reason = format!(
+            "{budget} bytes is less than a page of {page_size}, so nothing could ever be read: \
+             give more, 0 for no limit, or set client.fallback.policy to never"
+        );
+        return Err(ConfigError::value(path, reason));
+    }
     Ok(FallbackConfig {
         policy: raw.policy,
         worker_timeout: Duration::from_millis(millis),
         max_worker_attempts: attempts,
+        max_bytes_per_hour: Some(budget).filter(|budget| *budget > 0),
     })
 }
 
@@ -620,6 +633,7 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
             worker_timeout_milliseconds: u64::try_from(client.fallback.worker_timeout.as_millis())
                 .unwrap_or(u64::MAX),
             max_worker_attempts: client.fallback.max_worker_attempts,
+            max_bytes_per_hour: Size::Bytes(client.fallback.max_bytes_per_hour.unwrap_or(0)),
         },
     }
 }

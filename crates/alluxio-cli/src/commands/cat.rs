@@ -4,7 +4,8 @@ use alluxio_client::Client;
 use anyhow::{Context, Result};
 
 use crate::args::CatArguments;
-use crate::{dataset, output};
+use crate::dataset::Target;
+use crate::{dataset, output, report};
 
 /// Bytes asked for at once: enough to let the reader fetch pages in parallel.
 pub(crate) const STEP_BYTES: usize = 4 * 1024 * 1024;
@@ -14,6 +15,25 @@ pub(crate) async fn run(arguments: CatArguments) -> Result<()> {
     let mut paths = arguments.paths.iter();
     let first = paths.next().context("no file given")?;
     let target = dataset::open(&arguments.dataset, first).await?;
+    let written = rest(&arguments, &target, paths).await;
+    // What was read before a failure is often why one asks for the report.
+    if arguments.report {
+        let summary = target.client.summary();
+        output::note(if arguments.json {
+            serde_json::to_string(&summary)?
+        } else {
+            report::text(&summary)
+        });
+    }
+    written
+}
+
+/// The first file is the one that told the dataset.
+async fn rest(
+    arguments: &CatArguments,
+    target: &Target,
+    paths: impl Iterator<Item = &String>,
+) -> Result<()> {
     write(&target.client, &target.path).await?;
     for path in paths {
         let (config, path) = dataset::resolve(&arguments.dataset, path)?;
@@ -22,13 +42,6 @@ pub(crate) async fn run(arguments: CatArguments) -> Result<()> {
             anyhow::bail!("{path} is not below {root}: read one prefix at a time, or use --config");
         }
         write(&target.client, &path).await?;
-    }
-    if arguments.report {
-        let sources = target.client.bytes_by_source();
-        output::note(format!(
-            "bytes from memory {}, worker {}, next worker {}, under-store {}",
-            sources.memory, sources.worker, sources.next_worker, sources.ufs
-        ));
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The fallback decision, answer by answer.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use super::*;
 
 fn failures() -> [(PageAnswer, FallbackReason); 5] {
@@ -84,4 +86,14 @@ fn labels_are_distinct_and_in_the_order_of_the_counters() {
         .map(|reason| reason.label())
         .collect();
     assert_eq!(labels.len(), FallbackReason::ALL.len());
+}
+
+#[test]
+fn sources_and_reasons_are_written_by_their_labels() {
+    for reason in FallbackReason::ALL {
+        assert_eq!(serde_json::to_value(reason).unwrap(), reason.label());
+    }
+    for source in Source::ALL {
+        assert_eq!(serde_json::to_value(source).unwrap(), source.label());
+    }
 }

@@ -317,3 +317,19 @@ fn pinned_without_a_manifest_names_what_is_missing() {
     let text = error("ufs: {uri: 's3://b'}\nclient: {manifest: {path: ''}}");
     assert!(text.contains("client.manifest.path"), "{text}");
 }
+
+#[test]
+fn a_fallback_budget_is_at_least_a_page() {
+    let budget = |value: &str| {
+        Config::from_yaml(&format!(
+            "{{ufs: {{uri: 's3://b/p'}}, client: {{fallback: {{max_bytes_per_hour: {value}}}}}}}"
+        ))
+    };
+    let limit = |value| budget(value).unwrap().client.fallback.max_bytes_per_hour;
+    assert_eq!((limit("0"), limit("1Mi")), (None, Some(1 << 20)));
+    let message = budget("1000").unwrap_err().to_string();
+    assert!(
+        message.contains("client.fallback.max_bytes_per_hour"),
+        "{message}"
+    );
+}
