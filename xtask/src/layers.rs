@@ -20,8 +20,8 @@ const GRAPH: &[Row] = &[
     ("alluxio-wire", &[]),
     ("alluxio-telemetry", &[]),
     ("alluxio-crds", &[]),
-    ("alluxio-etcd", &[]),
     ("alluxio-config", &["alluxio-wire"]),
+    ("alluxio-etcd", &["alluxio-config"]),
     ("alluxio-ufs", &["alluxio-wire", "alluxio-config"]),
     (
         "alluxio-client",

@@ -100,6 +100,7 @@ pub(crate) fn raw(arguments: &DatasetArguments, root: UfsUri) -> RawConfig {
             endpoints: arguments.etcd.clone(),
             username: None,
             password: None,
+            tls: None,
         }
     };
     RawConfig {

@@ -69,15 +69,11 @@ pub async fn connect(
     match &cluster.membership {
         Source::None => Ok(Arc::new(FixedMembership::none())),
         Source::Static { workers } => Ok(Arc::new(FixedMembership::new(workers, shape).await?)),
-        Source::Etcd {
-            endpoints,
-            username,
-            password,
-        } => {
-            let user = username.as_deref().zip(password.as_ref());
+        Source::Etcd(config) => {
             let prefix = etcd::prefix(&cluster.name, ring);
-            let membership = EtcdMembership::connect(endpoints, user, prefix, shape);
-            Ok(Arc::new(membership.await?))
+            Ok(Arc::new(
+                EtcdMembership::connect(config.into(), prefix, shape).await?,
+            ))
         }
     }
 }

@@ -14,9 +14,9 @@ pub mod validated;
 pub use credentials::Credentials;
 pub use secret::SecretString;
 pub use validated::{
-    AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, FallbackConfig,
-    FallbackPolicy, HostPort, LogFormat, LoggingConfig, ManifestConfig, Membership, OnChange,
-    PageStoreConfig, RingMembership, RingPolicy, UfsConfig, WorkerOptions,
+    AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, EtcdConfig, EtcdTlsConfig,
+    FallbackConfig, FallbackPolicy, HostPort, LogFormat, LoggingConfig, ManifestConfig, Membership,
+    OnChange, PageStoreConfig, RingMembership, RingPolicy, UfsConfig, WorkerOptions,
 };
 
 /// Why a configuration cannot be used.

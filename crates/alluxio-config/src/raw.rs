@@ -123,7 +123,28 @@ pub enum RawMembership {
         /// Password.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         password: Option<String>,
+        /// What `https` endpoints are checked against.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls: Option<RawEtcdTls>,
     },
+}
+
+/// TLS towards etcd. All files are PEM.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawEtcdTls {
+    /// The authorities that are trusted; the public ones where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// The client's certificate, and those between it and its authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<String>,
+    /// The client's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// The name in the server's certificate, where it is not the endpoint's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 /// The client's options.

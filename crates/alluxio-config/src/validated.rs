@@ -13,13 +13,17 @@ pub use crate::raw::{
     RawRingMembership as RingMembership, RawRingPolicy as RingPolicy,
 };
 use crate::raw::{
-    RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawMembership, RawPageStore,
-    RawUfs, RawWorker, Size,
+    RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawPageStore, RawUfs, RawWorker,
+    Size,
 };
 use crate::{ConfigError, Credentials, SecretString, alias};
 
-/// Alluxio's default HTTP port of a worker.
-pub const DEFAULT_WORKER_PORT: u16 = 28080;
+mod cluster;
+
+pub use cluster::{
+    ClusterConfig, DEFAULT_WORKER_PORT, EtcdConfig, EtcdTlsConfig, HostPort, Membership,
+};
+
 /// More virtual nodes than this make rebuilding a ring slow and its balance no better.
 pub const MAX_VIRTUAL_NODES: u32 = 100_000;
 /// The longest file that is read as a configuration.
@@ -53,45 +57,6 @@ pub struct UfsConfig {
     pub addressing_style: AddressingStyle,
     /// How to sign in.
     pub credentials: Credentials,
-}
-
-/// The Alluxio cluster.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClusterConfig {
-    /// Its name in etcd.
-    pub name: String,
-    /// How its workers are found.
-    pub membership: Membership,
-}
-
-/// How workers are found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Membership {
-    /// No workers.
-    None,
-    /// A fixed list, not empty.
-    Static {
-        /// The workers.
-        workers: Vec<HostPort>,
-    },
-    /// Alluxio's etcd.
-    Etcd {
-        /// URLs, not empty.
-        endpoints: Vec<String>,
-        /// User name.
-        username: Option<String>,
-        /// Password.
-        password: Option<SecretString>,
-    },
-}
-
-/// Host and port of a worker.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub struct HostPort {
-    /// Host name or address.
-    pub host: String,
-    /// HTTP port.
-    pub port: u16,
 }
 
 /// The client's options.
@@ -233,7 +198,7 @@ impl TryFrom<RawConfig> for Config {
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
         Ok(Self {
             ufs: ufs(raw.ufs)?,
-            cluster: cluster(raw.cluster)?,
+            cluster: cluster::read(raw.cluster)?,
             client: client(&raw.client)?,
             worker: worker(raw.worker)?,
             logging: LoggingConfig {
@@ -287,48 +252,6 @@ fn ufs(raw: RawUfs) -> Result<UfsConfig, ConfigError> {
         region: raw.region,
         addressing_style: raw.addressing_style,
         credentials,
-    })
-}
-
-fn cluster(raw: RawCluster) -> Result<ClusterConfig, ConfigError> {
-    if raw.name.is_empty() || raw.name.contains('/') {
-        let reason = format!(
-            "`{}` is not a cluster name: it is one part of an etcd key",
-            raw.name
-        );
-        return Err(ConfigError::value("cluster.name", reason));
-    }
-    let membership = match raw.membership {
-        RawMembership::None => Membership::None,
-        RawMembership::Static { workers } => Membership::Static {
-            workers: not_empty("cluster.membership.workers", workers)?
-                .iter()
-                .map(|text| host_port(text))
-                .collect::<Result<_, _>>()?,
-        },
-        RawMembership::Etcd {
-            endpoints,
-            username,
-            password,
-        } => {
-            let endpoints = not_empty("cluster.membership.endpoints", endpoints)?;
-            for endpoint in &endpoints {
-                check_url("cluster.membership.endpoints", endpoint)?;
-            }
-            if username.is_some() != password.is_some() {
-                let reason = "username and password come together: set both or none";
-                return Err(ConfigError::value("cluster.membership.username", reason));
-            }
-            Membership::Etcd {
-                endpoints,
-                username,
-                password: password.map(SecretString::new),
-            }
-        }
-    };
-    Ok(ClusterConfig {
-        name: raw.name,
-        membership,
     })
 }
 
@@ -514,34 +437,12 @@ fn check_url(path: &'static str, url: &str) -> Result<(), ConfigError> {
     }
 }
 
-fn host_port(text: &str) -> Result<HostPort, ConfigError> {
-    let bad = || {
-        let reason = format!("`{text}` is not a worker: write host or host:port");
-        ConfigError::value("cluster.membership.workers", reason)
-    };
-    let (host, port) = match text.rsplit_once(':') {
-        // An IPv6 address has more colons and needs its brackets before a port.
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            (host, port.parse().map_err(|_| bad())?)
-        }
-        Some(_) => return Err(bad()),
-        None => (text, DEFAULT_WORKER_PORT),
-    };
-    if host.is_empty() || host.contains('/') || port == 0 {
-        return Err(bad());
-    }
-    Ok(HostPort {
-        host: host.to_owned(),
-        port,
-    })
-}
-
 fn to_raw(config: &Config, secrets: bool) -> RawConfig {
     RawConfig {
         ufs: to_raw_ufs(&config.ufs, secrets),
         cluster: RawCluster {
             name: config.cluster.name.clone(),
-            membership: to_raw_membership(&config.cluster.membership, secrets),
+            membership: cluster::to_raw_membership(&config.cluster.membership, secrets),
         },
         client: to_raw_client(&config.client),
         worker: RawWorker {
@@ -584,30 +485,6 @@ fn to_raw_ufs(ufs: &UfsConfig, secrets: bool) -> RawUfs {
         raw.token = token.as_ref().map(|token| token.expose().to_owned());
     }
     raw
-}
-
-fn to_raw_membership(membership: &Membership, secrets: bool) -> RawMembership {
-    match membership {
-        Membership::None => RawMembership::None,
-        Membership::Static { workers } => RawMembership::Static {
-            workers: workers
-                .iter()
-                .map(|w| format!("{}:{}", w.host, w.port))
-                .collect(),
-        },
-        Membership::Etcd {
-            endpoints,
-            username,
-            password,
-        } => RawMembership::Etcd {
-            endpoints: endpoints.clone(),
-            username: username.clone().filter(|_| secrets),
-            password: password
-                .as_ref()
-                .filter(|_| secrets)
-                .map(|password| password.expose().to_owned()),
-        },
-    }
 }
 
 fn to_raw_client(client: &ClientOptions) -> RawClient {

@@ -1,6 +1,10 @@
 //! Why a call to etcd failed, with the endpoints that were asked and what to do about it.
 
+use std::path::Path;
+
 use tonic::{Code, Status};
+
+use crate::tls;
 
 /// Why a call to etcd failed.
 #[derive(Debug, thiserror::Error)]
@@ -11,9 +15,40 @@ pub enum EtcdError {
     /// Not an address.
     #[error("etcd endpoint `{0}` is not an address; write host:2379 or http://host:2379")]
     BadEndpoint(String),
-    /// An address that asks for TLS.
-    #[error("etcd endpoint `{0}` asks for TLS, which is not supported; use an http:// endpoint")]
-    Tls(String),
+    /// A PEM file that cannot be used.
+    #[error("etcd's TLS file {path}: {reason}; check the fields below tls and the file's rights")]
+    TlsFile {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// No name for a server.
+    #[error("tls.server_name `{0}` is no host name; write the name in etcd's certificate")]
+    BadServerName(String),
+    /// A client certificate that does not go with its key.
+    #[error(
+        "etcd's client certificate {certificate} and key {key} do not go together ({message}); \
+         write the two files of one pair"
+    )]
+    ClientCertificate {
+        /// The certificate's file.
+        certificate: String,
+        /// The key's file.
+        key: String,
+        /// The cause.
+        message: String,
+    },
+    /// The two sides do not trust each other.
+    #[error("no TLS connection to etcd at {endpoints} ({message}); {remedy}")]
+    Tls {
+        /// Who was asked.
+        endpoints: String,
+        /// The cause.
+        message: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// No answer in time.
     #[error(
         "etcd at {endpoints} did not answer {path} in time; check the endpoints and that they can \
@@ -42,8 +77,8 @@ pub enum EtcdError {
     },
     /// Any other failure.
     #[error(
-        "etcd at {endpoints} failed {path} ({message}); check the endpoints and that they can be \
-         reached from here"
+        "etcd at {endpoints} failed {path} ({message}); check the endpoints (https:// where etcd \
+         speaks TLS) and that they can be reached from here"
     )]
     Failed {
         /// Who was asked.
@@ -65,6 +100,9 @@ pub enum EtcdError {
 
 impl EtcdError {
     pub(crate) fn from_status(endpoints: String, path: &'static str, status: &Status) -> Self {
+        if let Some(error) = tls::below(status) {
+            return Self::tls(endpoints, error);
+        }
         let (code, message) = (status.code(), cause(status));
         match code {
             // A wrong password is an InvalidArgument to etcd.
@@ -82,6 +120,21 @@ impl EtcdError {
                 message,
                 code,
             },
+        }
+    }
+
+    pub(crate) fn tls(endpoints: String, error: &rustls::Error) -> Self {
+        Self::Tls {
+            endpoints,
+            message: error.to_string(),
+            remedy: tls::remedy(error),
+        }
+    }
+
+    pub(crate) fn file(path: &Path, reason: String) -> Self {
+        Self::TlsFile {
+            path: path.display().to_string(),
+            reason,
         }
     }
 

@@ -8,13 +8,15 @@
 
 mod error;
 mod messages;
+mod tls;
 mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use alluxio_config::EtcdConfig;
 use futures::{StreamExt, stream};
-use http::uri::PathAndQuery;
+use http::uri::{PathAndQuery, Scheme, Uri};
 use parking_lot::RwLock;
 use prost::Message;
 use tokio::time::timeout;
@@ -27,6 +29,9 @@ use tonic_prost::ProstCodec;
 use messages as pb;
 
 pub use error::EtcdError;
+pub use tls::EtcdTls;
+
+use tls::LoadedTls;
 pub use watch::{Watch, WatchEvent};
 
 /// How long one call may take. An election of a healthy etcd takes a second or two.
@@ -43,10 +48,12 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Which etcd, and as whom.
 #[derive(Clone)]
 pub struct EtcdOptions {
-    /// `host:port` or `http://host:port` of each member.
+    /// `host:port`, `http://host:port` or `https://host:port` of each member.
     pub endpoints: Vec<String>,
     /// User name and password, where etcd asks for them.
     pub user: Option<(String, String)>,
+    /// Whom `https` endpoints are checked against.
+    pub tls: EtcdTls,
 }
 
 /// A connection to an etcd cluster. A clone is cheap and shares the connection.
@@ -74,23 +81,57 @@ pub struct LeaseId(i64);
 impl EtcdClient {
     /// Connects, and logs in where there is a user. Fails when no endpoint answers.
     pub async fn connect(options: &EtcdOptions) -> Result<Self, EtcdError> {
-        let endpoints = options.endpoints.iter().map(|text| endpoint(text));
-        let endpoints: Vec<Endpoint> = endpoints.collect::<Result<_, _>>()?;
-        if endpoints.is_empty() {
-            return Err(EtcdError::NoEndpoint);
+        let mut endpoints = endpoints(options)?;
+        let tls = if endpoints.iter().any(is_tls) {
+            Some(options.tls.load().await?)
+        } else {
+            None
+        };
+        if let Some(tls) = &tls {
+            for endpoint in endpoints.iter_mut().filter(|endpoint| is_tls(endpoint)) {
+                *endpoint = tls.apply(endpoint.clone())?;
+            }
         }
         let client = Self {
-            channel: Channel::balance_list(endpoints.into_iter()),
+            channel: Channel::balance_list(endpoints.iter().cloned()),
             user: options.user.clone(),
             token: Arc::default(),
             endpoints: options.endpoints.join(", ").into(),
         };
-        match client.user {
-            Some(_) => client.log_in().await?,
-            // Any key will do: the answer shows that somebody is there.
-            None => drop(client.range(b"/", Vec::new()).await?),
+        match client.begin().await {
+            Ok(()) => Ok(client),
+            Err(error) => Err(client.explain(error, &endpoints, tls.as_ref()).await),
         }
-        Ok(client)
+    }
+
+    /// The TLS error behind a failed call, where there is one.
+    async fn explain(
+        &self,
+        error: EtcdError,
+        endpoints: &[Endpoint],
+        tls: Option<&LoadedTls>,
+    ) -> EtcdError {
+        let (EtcdError::Failed { .. }, Some(tls)) = (&error, tls) else {
+            return error;
+        };
+        // The first is enough: the members of one etcd have certificates of one authority.
+        let first = endpoints.iter().find(|endpoint| is_tls(endpoint));
+        let Some((host, port)) = first.and_then(|first| address(first.uri())) else {
+            return error;
+        };
+        match tls.diagnose(host, port).await {
+            Some(cause) => EtcdError::tls(self.endpoints.to_string(), &cause),
+            None => error,
+        }
+    }
+
+    /// The first call, which shows that somebody is there.
+    async fn begin(&self) -> Result<(), EtcdError> {
+        match self.user {
+            Some(_) => self.log_in().await,
+            // Any key will do.
+            None => self.range(b"/", Vec::new()).await.map(drop),
+        }
     }
 
     /// All keys that begin with `prefix`.
@@ -205,12 +246,17 @@ impl EtcdClient {
         let Some((name, password)) = self.user.clone() else {
             return Ok(());
         };
-        *self.token.write() = None;
         let request = pb::AuthenticateRequest { name, password };
-        let answer: pb::AuthenticateResponse = self
+        let answer: Result<pb::AuthenticateResponse, _> = self
             .call_once("/etcdserverpb.Auth/Authenticate", request)
-            .await?;
-        *self.token.write() = answer.token.parse().ok();
+            .await;
+        // The token in use stays until there is another: calls under way beside this one have it.
+        *self.token.write() = match answer {
+            Ok(answer) => answer.token.parse().ok(),
+            // Nobody needs to log in; so clients can have their users before etcd asks for them.
+            Err(error) if error.code() == Some(Code::FailedPrecondition) => None,
+            Err(error) => return Err(error),
+        };
         Ok(())
     }
 
@@ -297,6 +343,24 @@ impl EtcdClient {
     }
 }
 
+impl From<&EtcdConfig> for EtcdOptions {
+    fn from(config: &EtcdConfig) -> Self {
+        let password = config.password.as_ref();
+        Self {
+            endpoints: config.endpoints.clone(),
+            user: config
+                .username
+                .clone()
+                .zip(password.map(|secret| secret.expose().to_owned())),
+            tls: EtcdTls {
+                ca_file: config.tls.ca_file.clone(),
+                client_files: config.tls.client_files.clone(),
+                server_name: config.tls.server_name.clone(),
+            },
+        }
+    }
+}
+
 impl std::fmt::Debug for EtcdClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EtcdClient")
@@ -316,13 +380,30 @@ impl std::fmt::Debug for EtcdOptions {
     }
 }
 
+fn address(uri: &Uri) -> Option<(&str, u16)> {
+    Some((uri.host()?, uri.port_u16().unwrap_or(443)))
+}
+
+fn is_tls(endpoint: &Endpoint) -> bool {
+    endpoint.uri().scheme() == Some(&Scheme::HTTPS)
+}
+
+fn endpoints(options: &EtcdOptions) -> Result<Vec<Endpoint>, EtcdError> {
+    let endpoints: Vec<_> = options
+        .endpoints
+        .iter()
+        .map(|text| endpoint(text))
+        .collect::<Result<_, _>>()?;
+    if endpoints.is_empty() {
+        return Err(EtcdError::NoEndpoint);
+    }
+    Ok(endpoints)
+}
+
 fn endpoint(text: &str) -> Result<Endpoint, EtcdError> {
     let bad = || EtcdError::BadEndpoint(text.to_owned());
     let lower = text.to_ascii_lowercase();
-    if lower.starts_with("https://") {
-        return Err(EtcdError::Tls(text.to_owned()));
-    }
-    let address = if lower.starts_with("http://") {
+    let address = if lower.starts_with("http://") || lower.starts_with("https://") {
         text.to_owned()
     } else if text.contains("://") {
         return Err(bad());
@@ -375,10 +456,10 @@ mod tests {
             endpoint("http://[::1]:2379").unwrap().uri().port_u16(),
             Some(2379)
         );
-        assert!(matches!(
-            endpoint("https://etcd:2379"),
-            Err(EtcdError::Tls(_))
-        ));
+        assert_eq!(
+            endpoint("https://etcd:2379").unwrap().uri().scheme_str(),
+            Some("https")
+        );
         for bad in ["", "ftp://etcd:2379", "http://", "a b"] {
             assert!(
                 matches!(endpoint(bad), Err(EtcdError::BadEndpoint(_))),
@@ -394,7 +475,8 @@ mod tests {
             "{:?}",
             EtcdOptions {
                 endpoints: vec!["etcd:1".to_owned()],
-                user
+                user,
+                tls: EtcdTls::default(),
             }
         );
         assert!(

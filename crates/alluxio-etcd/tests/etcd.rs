@@ -12,7 +12,7 @@ mod support;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use alluxio_etcd::{EtcdClient, EtcdError, EtcdOptions, WatchEvent};
+use alluxio_etcd::{EtcdClient, EtcdError, EtcdOptions, EtcdTls, WatchEvent};
 use support::EtcdServer;
 
 #[tokio::test]
@@ -98,6 +98,7 @@ async fn nobody_at_the_endpoint_is_an_error_that_names_it() {
     let options = EtcdOptions {
         endpoints: vec![closed.to_string()],
         user: None,
+        tls: EtcdTls::default(),
     };
     let error = EtcdClient::connect(&options).await.unwrap_err().to_string();
     assert!(

@@ -202,17 +202,8 @@ pub async fn members(
             .iter()
             .map(|w| WorkerEndpoint::new(&w.host, w.port))
             .collect(),
-        Membership::Etcd {
-            endpoints,
-            username,
-            password,
-        } => {
-            let options = EtcdOptions {
-                endpoints: endpoints.clone(),
-                user: username
-                    .clone()
-                    .zip(password.as_ref().map(|p| p.expose().to_owned())),
-            };
+        Membership::Etcd(etcd) => {
+            let options = EtcdOptions::from(etcd);
             let prefix = match ring {
                 RingMembership::Live => etcd::live_prefix(&cluster.name),
                 RingMembership::Registered => etcd::registered_prefix(&cluster.name),
@@ -305,6 +296,8 @@ mod tests {
         clippy::panic,
         reason = "a test fails by panicking"
     )]
+    use alluxio_etcd::EtcdTls;
+
     use super::*;
     use crate::worker_api::HEALTH_TIMEOUT;
 
@@ -361,6 +354,7 @@ mod tests {
         let options = EtcdOptions {
             endpoints,
             user: None,
+            tls: EtcdTls::default(),
         };
         let error = registered_in_etcd(options, "/x/").await.unwrap_err();
         let text = error.to_string();

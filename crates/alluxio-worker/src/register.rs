@@ -32,6 +32,7 @@ pub(crate) struct Registration {
 
 struct Keeper {
     client: EtcdClient,
+    options: EtcdOptions,
     live_key: String,
     registered_key: String,
     value: String,
@@ -42,21 +43,13 @@ pub(crate) async fn register(
     cluster: &ClusterConfig,
     record: &WorkerRecord,
 ) -> Result<Option<Registration>, EtcdError> {
-    let Membership::Etcd {
-        endpoints,
-        username,
-        password,
-    } = &cluster.membership
-    else {
+    let Membership::Etcd(etcd) = &cluster.membership else {
         return Ok(None);
     };
-    let password = password.as_ref().map(|secret| secret.expose().to_owned());
-    let options = EtcdOptions {
-        endpoints: endpoints.clone(),
-        user: username.clone().zip(password),
-    };
+    let options = EtcdOptions::from(etcd);
     let keeper = Keeper {
         client: EtcdClient::connect(&options).await?,
+        options,
         live_key: keys::live_key(&cluster.name, &record.id),
         registered_key: keys::registered_key(&cluster.name, &record.id),
         value: record.to_json(),
@@ -94,7 +87,7 @@ impl Keeper {
         Ok(lease)
     }
 
-    async fn keep(self, mut lease: LeaseId, stop: CancellationToken) {
+    async fn keep(mut self, mut lease: LeaseId, stop: CancellationToken) {
         while stop
             .run_until_cancelled(self.keep_until_lost(lease))
             .await
@@ -133,7 +126,7 @@ impl Keeper {
     }
 
     /// Registers again and again until it succeeds, warning once.
-    async fn put_keys_again(&self) -> LeaseId {
+    async fn put_keys_again(&mut self) -> LeaseId {
         let mut warned = false;
         loop {
             match self.put_keys().await {
@@ -148,6 +141,10 @@ impl Keeper {
                 Err(_) => {}
             }
             tokio::time::sleep(RETRY_EVERY).await;
+            // A new connection takes up certificates that were renewed.
+            if let Ok(client) = EtcdClient::connect(&self.options).await {
+                self.client = client;
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluxio_config::{RingMembership, SecretString};
+use alluxio_config::RingMembership;
 use alluxio_etcd::{EtcdClient, EtcdError, EtcdOptions, WatchEvent};
 use alluxio_wire::{WorkerRecord, etcd as keys};
 use async_trait::async_trait;
@@ -38,9 +38,9 @@ pub struct EtcdMembership {
 /// What the watching task owns.
 struct Watcher {
     client: EtcdClient,
+    options: EtcdOptions,
     prefix: String,
     shape: RingShape,
-    endpoints: String,
     records: BTreeMap<String, WorkerRecord>,
     /// Keys whose values could not be used and were warned of.
     unusable: HashSet<String>,
@@ -57,23 +57,15 @@ pub(super) fn prefix(cluster: &str, ring: RingMembership) -> String {
 
 impl EtcdMembership {
     /// Reads the workers below `prefix` and watches them from then on.
-    pub async fn connect(
-        endpoints: &[String],
-        user: Option<(&str, &SecretString)>,
-        prefix: String,
-        shape: RingShape,
-    ) -> Result<Self> {
-        let options = EtcdOptions {
-            endpoints: endpoints.to_vec(),
-            user: user.map(|(name, password)| (name.to_owned(), password.expose().to_owned())),
-        };
+    pub async fn connect(options: EtcdOptions, prefix: String, shape: RingShape) -> Result<Self> {
+        let endpoints = options.endpoints.join(", ");
         let published = Arc::new(Published::new(WorkerSet::empty()));
         let first = async {
             let mut watcher = Watcher {
                 client: EtcdClient::connect(&options).await.map_err(failed)?,
+                options,
                 prefix,
                 shape,
-                endpoints: endpoints.join(", "),
                 records: BTreeMap::new(),
                 unusable: HashSet::new(),
                 published: Arc::clone(&published),
@@ -83,7 +75,7 @@ impl EtcdMembership {
         };
         let (watcher, revision) = match timeout(CONNECT_TIMEOUT, first).await {
             Ok(joined) => joined?,
-            Err(_) => return Err(too_slow(endpoints)),
+            Err(_) => return Err(too_slow(&endpoints)),
         };
         let task = tokio::spawn(watcher.run(revision));
         Ok(Self {
@@ -128,10 +120,11 @@ impl Watcher {
         loop {
             tokio::time::sleep(*backoff).await;
             *backoff = (*backoff * 2).min(BACKOFF_LAST);
-            match self.list().await {
+            match self.reconnect_and_list(warned).await {
                 Ok(revision) => {
                     if warned {
-                        tracing::info!(endpoints = self.endpoints, "etcd answers again");
+                        let endpoints = self.options.endpoints.join(", ");
+                        tracing::info!(endpoints, "etcd answers again");
                     }
                     return revision;
                 }
@@ -142,6 +135,15 @@ impl Watcher {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Reads the prefix; once that has failed, over a connection of its own, which takes up
+    /// certificates that were renewed in the meantime.
+    async fn reconnect_and_list(&mut self, reconnects: bool) -> Result<i64> {
+        if reconnects {
+            self.client = EtcdClient::connect(&self.options).await.map_err(failed)?;
+        }
+        self.list().await
     }
 
     /// Reads the whole prefix and publishes it; returns the revision of that reading.
@@ -225,11 +227,10 @@ impl Watcher {
     }
 }
 
-fn too_slow(endpoints: &[String]) -> Error {
+fn too_slow(endpoints: &str) -> Error {
     let context = format!(
-        "etcd at {} did not answer within {} s; check the endpoints and that they can be reached \
-         from here",
-        endpoints.join(", "),
+        "etcd at {endpoints} did not answer within {} s; check the endpoints and that they can be \
+         reached from here",
         CONNECT_TIMEOUT.as_secs(),
     );
     Error::new(ErrorKind::Unavailable, "join cluster", context)
@@ -237,10 +238,13 @@ fn too_slow(endpoints: &[String]) -> Error {
 
 fn failed(error: EtcdError) -> Error {
     let kind = match &error {
-        EtcdError::NoEndpoint | EtcdError::BadEndpoint(_) => ErrorKind::InvalidInput,
-        EtcdError::Tls(_) => ErrorKind::Unsupported,
+        EtcdError::NoEndpoint
+        | EtcdError::BadEndpoint(_)
+        | EtcdError::TlsFile { .. }
+        | EtcdError::BadServerName(_)
+        | EtcdError::ClientCertificate { .. } => ErrorKind::InvalidInput,
         EtcdError::TimedOut { .. } => ErrorKind::TimedOut,
-        EtcdError::Refused { .. } => ErrorKind::PermissionDenied,
+        EtcdError::Refused { .. } | EtcdError::Tls { .. } => ErrorKind::PermissionDenied,
         EtcdError::Failed { .. } | EtcdError::Compacted(_) | EtcdError::LeaseExpired => {
             ErrorKind::Unavailable
         }

@@ -14,7 +14,12 @@ use super::*;
 const FULL: &str = "
 ufs: {uri: 's3://bucket/train/', endpoint_url: 'http://127.0.0.1:9000', key: K, secret: S, token: T}
 cluster:
-  membership: {type: etcd, endpoints: ['http://etcd:2379'], username: u, password: p}
+  membership:
+    type: etcd
+    endpoints: ['https://etcd:2379']
+    username: u
+    password: p
+    tls: {ca_file: /ca, cert_file: /cert, key_file: /key, server_name: etcd.local}
 client: {page_size: 4Mi, virtual_nodes_per_worker: 7, fallback: {policy: never}, manifest: {path: /m}}
 ";
 
@@ -89,10 +94,10 @@ alluxio.user.worker.selection.policy: alluxio.client.file.dora.MaglevHashPolicy
     assert_eq!(config.client.ring_policy, RingPolicy::Maglev);
     assert_eq!(config.client.ring_membership, RingMembership::Registered);
     assert_eq!(config.client.fallback.policy, FallbackPolicy::Never);
-    let Membership::Etcd { endpoints, .. } = config.cluster.membership else {
+    let Membership::Etcd(etcd) = config.cluster.membership else {
         panic!("etcd expected");
     };
-    assert_eq!(endpoints, ["http://a:2379", "http://b:2379"]);
+    assert_eq!(etcd.endpoints, ["http://a:2379", "http://b:2379"]);
 }
 
 #[test]
@@ -226,6 +231,31 @@ const BAD_REST: &[(&str, &str, &str)] = &[
         "cluster: {membership: {type: etcd, endpoints: [x]}}",
         "cluster.membership.endpoints",
         "URL",
+    ),
+    (
+        "cluster: {membership: {type: etcd, endpoints: ['https://x'], username: u}}",
+        "cluster.membership.username",
+        "set both or none",
+    ),
+    (
+        "cluster: {membership: {type: etcd, endpoints: ['https://x', 'http://y'], tls: {ca_file: /c}}}",
+        "cluster.membership.endpoints",
+        "write https://",
+    ),
+    (
+        "cluster: {membership: {type: etcd, endpoints: ['https://x'], tls: {cert_file: /c}}}",
+        "cluster.membership.tls.key_file",
+        "set both",
+    ),
+    (
+        "cluster: {membership: {type: etcd, endpoints: ['https://x'], tls: {key_file: /k}}}",
+        "cluster.membership.tls.cert_file",
+        "set both",
+    ),
+    (
+        "cluster: {membership: {type: etcd, endpoints: ['https://x'], tls: {ca_file: ''}}}",
+        "cluster.membership.tls.ca_file",
+        "empty",
     ),
     ("cluster: {name: a/b}", "cluster.name", "etcd key"),
     ("worker: {listen: here}", "worker.listen", "address"),

@@ -90,6 +90,7 @@ fn membership(dataset: &AlluxioDataset) -> Result<RawMembership, InvalidDataset>
             endpoints: etcd.endpoints.clone(),
             username: None,
             password: None,
+            tls: None,
         }),
         _ => {
             let reason = "type Static needs static.workers alone, type Etcd needs etcd.endpoints \

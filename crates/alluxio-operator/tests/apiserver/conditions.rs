@@ -1,7 +1,7 @@
 //! What only the operator can see becomes a condition with cause and remedy, and heals by itself.
 
 use alluxio_crds::AlluxioDataset;
-use alluxio_etcd::{EtcdClient, EtcdOptions};
+use alluxio_etcd::{EtcdClient, EtcdOptions, EtcdTls};
 use alluxio_wire::{WorkerAddress, WorkerId, WorkerRecord, etcd};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::{Api, DeleteParams};
@@ -100,6 +100,7 @@ pub(crate) async fn workers_are_found_in_etcd(testbed: &Testbed, cluster: &Clust
     let options = EtcdOptions {
         endpoints: vec![endpoint],
         user: None,
+        tls: EtcdTls::default(),
     };
     let client = EtcdClient::connect(&options).await.unwrap();
     client

@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use alluxio_etcd::{EtcdClient, EtcdOptions};
+use alluxio_etcd::{EtcdClient, EtcdOptions, EtcdTls};
 use tempfile::TempDir;
 
 use crate::support::{free_port, until};
@@ -47,6 +47,7 @@ impl EtcdServer {
         EtcdOptions {
             endpoints: vec![self.endpoint()],
             user: None,
+            tls: EtcdTls::default(),
         }
     }
 

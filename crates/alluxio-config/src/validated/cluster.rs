@@ -1,0 +1,215 @@
+//! The cluster: how its workers are found, with every value checked.
+
+use std::path::PathBuf;
+
+use super::{check_url, not_empty};
+use crate::raw::{RawCluster, RawEtcdTls, RawMembership};
+use crate::{ConfigError, SecretString};
+
+/// Alluxio's default HTTP port of a worker.
+pub const DEFAULT_WORKER_PORT: u16 = 28080;
+
+/// The Alluxio cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterConfig {
+    /// Its name in etcd.
+    pub name: String,
+    /// How its workers are found.
+    pub membership: Membership,
+}
+
+/// How workers are found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Membership {
+    /// No workers.
+    None,
+    /// A fixed list, not empty.
+    Static {
+        /// The workers.
+        workers: Vec<HostPort>,
+    },
+    /// Alluxio's etcd.
+    Etcd(EtcdConfig),
+}
+
+/// Which etcd, and as whom.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EtcdConfig {
+    /// URLs, not empty.
+    pub endpoints: Vec<String>,
+    /// User name; comes with a password.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<SecretString>,
+    /// What `https` endpoints are checked against.
+    pub tls: EtcdTlsConfig,
+}
+
+/// What `https` endpoints of etcd are checked against, and what is shown to them. The files are
+/// read when a connection is made, so a renewed certificate needs no restart.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EtcdTlsConfig {
+    /// PEM file of the authorities that are trusted; the public ones where it is left out.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of the client's certificate chain and of its key.
+    pub client_files: Option<(PathBuf, PathBuf)>,
+    /// The name in the server's certificate, where it is not the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// Host and port of a worker.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Host name or address.
+    pub host: String,
+    /// HTTP port.
+    pub port: u16,
+}
+
+pub(super) fn read(raw: RawCluster) -> Result<ClusterConfig, ConfigError> {
+    if raw.name.is_empty() || raw.name.contains('/') {
+        let reason = format!(
+            "`{}` is not a cluster name: it is one part of an etcd key",
+            raw.name
+        );
+        return Err(ConfigError::value("cluster.name", reason));
+    }
+    let membership = match raw.membership {
+        RawMembership::None => Membership::None,
+        RawMembership::Static { workers } => Membership::Static {
+            workers: not_empty("cluster.membership.workers", workers)?
+                .iter()
+                .map(|text| host_port(text))
+                .collect::<Result<_, _>>()?,
+        },
+        RawMembership::Etcd {
+            endpoints,
+            username,
+            password,
+            tls,
+        } => Membership::Etcd(etcd(endpoints, username, password, tls)?),
+    };
+    Ok(ClusterConfig {
+        name: raw.name,
+        membership,
+    })
+}
+
+fn etcd(
+    endpoints: Vec<String>,
+    username: Option<String>,
+    password: Option<String>,
+    tls: Option<RawEtcdTls>,
+) -> Result<EtcdConfig, ConfigError> {
+    let endpoints = not_empty("cluster.membership.endpoints", endpoints)?;
+    for endpoint in &endpoints {
+        check_url("cluster.membership.endpoints", endpoint)?;
+    }
+    if username.is_some() != password.is_some() {
+        let reason = "username and password come together: set both or none";
+        return Err(ConfigError::value("cluster.membership.username", reason));
+    }
+    let is_tls = |url: &String| url.starts_with("https://");
+    if tls.is_some() && !endpoints.iter().all(is_tls) {
+        let reason = "tls is set and an endpoint is not https://: write https:// for each, or \
+                      leave tls out";
+        return Err(ConfigError::value("cluster.membership.endpoints", reason));
+    }
+    Ok(EtcdConfig {
+        endpoints,
+        username,
+        password: password.map(SecretString::new),
+        tls: tls.map_or_else(|| Ok(EtcdTlsConfig::default()), etcd_tls)?,
+    })
+}
+
+fn etcd_tls(raw: RawEtcdTls) -> Result<EtcdTlsConfig, ConfigError> {
+    const CA: &str = "cluster.membership.tls.ca_file";
+    const CERTIFICATE: &str = "cluster.membership.tls.cert_file";
+    const KEY: &str = "cluster.membership.tls.key_file";
+    const NAME: &str = "cluster.membership.tls.server_name";
+    let given = |path: &'static str, text: Option<String>| match text {
+        Some(text) if text.is_empty() => Err(ConfigError::value(
+            path,
+            "it is empty: give a value, or leave the field out",
+        )),
+        text => Ok(text),
+    };
+    let client_files = match (
+        given(CERTIFICATE, raw.cert_file)?,
+        given(KEY, raw.key_file)?,
+    ) {
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(ConfigError::value(
+                KEY,
+                "missing: cert_file is set, set both",
+            ));
+        }
+        (None, Some(_)) => {
+            let reason = "missing: key_file is set, set both";
+            return Err(ConfigError::value(CERTIFICATE, reason));
+        }
+    };
+    Ok(EtcdTlsConfig {
+        ca_file: given(CA, raw.ca_file)?.map(PathBuf::from),
+        client_files,
+        server_name: given(NAME, raw.server_name)?,
+    })
+}
+
+fn host_port(text: &str) -> Result<HostPort, ConfigError> {
+    let bad = || {
+        let reason = format!("`{text}` is not a worker: write host or host:port");
+        ConfigError::value("cluster.membership.workers", reason)
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        // An IPv6 address has more colons and needs its brackets before a port.
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, port.parse().map_err(|_| bad())?)
+        }
+        Some(_) => return Err(bad()),
+        None => (text, DEFAULT_WORKER_PORT),
+    };
+    if host.is_empty() || host.contains('/') || port == 0 {
+        return Err(bad());
+    }
+    Ok(HostPort {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// What gives this membership when it is read; without secrets, unless they are wanted.
+pub(super) fn to_raw_membership(membership: &Membership, secrets: bool) -> RawMembership {
+    match membership {
+        Membership::None => RawMembership::None,
+        Membership::Static { workers } => RawMembership::Static {
+            workers: workers
+                .iter()
+                .map(|w| format!("{}:{}", w.host, w.port))
+                .collect(),
+        },
+        Membership::Etcd(etcd) => RawMembership::Etcd {
+            endpoints: etcd.endpoints.clone(),
+            username: etcd.username.clone().filter(|_| secrets),
+            password: etcd
+                .password
+                .as_ref()
+                .filter(|_| secrets)
+                .map(|password| password.expose().to_owned()),
+            tls: to_raw_tls(&etcd.tls),
+        },
+    }
+}
+
+fn to_raw_tls(tls: &EtcdTlsConfig) -> Option<RawEtcdTls> {
+    let text = |path: &PathBuf| path.display().to_string();
+    (*tls != EtcdTlsConfig::default()).then(|| RawEtcdTls {
+        ca_file: tls.ca_file.as_ref().map(text),
+        cert_file: tls.client_files.as_ref().map(|(file, _)| text(file)),
+        key_file: tls.client_files.as_ref().map(|(_, file)| text(file)),
+        server_name: tls.server_name.clone(),
+    })
+}
