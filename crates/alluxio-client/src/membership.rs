@@ -6,6 +6,7 @@
 
 mod etcd;
 mod fixed;
+mod service;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::ring::{HashRing, RingShape};
 
 pub use etcd::EtcdMembership;
 pub use fixed::FixedMembership;
+pub use service::ServiceMembership;
 
 /// One worker: who it is and where it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,7 @@ pub async fn connect(
     match &cluster.membership {
         Source::None => Ok(Arc::new(FixedMembership::none())),
         Source::Static { workers } => Ok(Arc::new(FixedMembership::new(workers, shape).await?)),
+        Source::Service(service) => Ok(Arc::new(ServiceMembership::connect(service, shape).await?)),
         Source::Etcd(config) => {
             let prefix = etcd::prefix(&cluster.name, ring);
             Ok(Arc::new(
@@ -175,7 +178,9 @@ impl WorkerSet {
     /// The worker that listens there, by which a worker of a static list finds its own identity.
     pub fn find(&self, host: &str, http_port: u16) -> Option<&WorkerEndpoint> {
         let listens = |e: &&WorkerEndpoint| {
-            e.address.http_port == http_port && e.address.hosts().any(|h| h == host)
+            // A service's workers listen at addresses and are named by their hosts.
+            let is_host = e.address.hosts().any(|h| h == host) || e.id == WorkerId::from_host(host);
+            e.address.http_port == http_port && is_host
         };
         self.endpoints.values().find(listens)
     }
@@ -205,6 +210,23 @@ impl Published {
             current: ArcSwap::from_pointee(set),
             generation,
         }
+    }
+
+    /// Publishes the set of these workers if it differs from the one before. Nobody else publishes.
+    async fn learn(&self, endpoints: Vec<WorkerEndpoint>, shape: RingShape) -> Result<()> {
+        let current = self.snapshot();
+        let same = endpoints.len() == current.len()
+            && endpoints.iter().all(|e| current.get(&e.id) == Some(e));
+        if !same || current.generation() == 0 {
+            let set = WorkerSet::build(&current, endpoints, shape).await?;
+            tracing::info!(
+                workers = set.len(),
+                ring = set.ring().fingerprint(),
+                "workers changed"
+            );
+            self.publish(set);
+        }
+        Ok(())
     }
 
     fn publish(&self, set: WorkerSet) {

@@ -16,7 +16,7 @@ pub use secret::SecretString;
 pub use validated::{
     AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, EtcdConfig, EtcdTlsConfig,
     FallbackConfig, FallbackPolicy, HostPort, LogFormat, LoggingConfig, ManifestConfig, Membership,
-    OnChange, PageStoreConfig, RingMembership, RingPolicy, UfsConfig, WorkerOptions,
+    OnChange, PageStoreConfig, RingMembership, RingPolicy, ServiceConfig, UfsConfig, WorkerOptions,
 };
 
 /// Why a configuration cannot be used.

@@ -113,6 +113,20 @@ pub enum RawMembership {
         /// `host` or `host:port`; the port defaults to 28080.
         workers: Vec<String>,
     },
+    /// The pods behind a Kubernetes headless service.
+    Service {
+        /// Its DNS name, such as `workers.alluxio.svc.cluster.local`.
+        name: String,
+        /// The workers' HTTP port; SRV records of other ports are left out.
+        #[serde(default = "default_service_port")]
+        port: u16,
+        /// How often DNS is asked, a fifth more or less.
+        #[serde(default = "default_service_refresh")]
+        refresh_seconds: u64,
+        /// `address:port` of the DNS server, where it is not the system's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dns_server: Option<String>,
+    },
     /// Alluxio's etcd.
     Etcd {
         /// URLs such as `http://etcd:2379`.
@@ -371,6 +385,16 @@ impl Size {
     fn text(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
+}
+
+/// Alluxio's HTTP port.
+fn default_service_port() -> u16 {
+    28080
+}
+
+/// Twice the time for which a cluster's DNS keeps an answer (5 s): more would bring no news sooner.
+fn default_service_refresh() -> u64 {
+    10
 }
 
 impl Default for RawCluster {

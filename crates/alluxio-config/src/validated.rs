@@ -22,6 +22,7 @@ mod cluster;
 
 pub use cluster::{
     ClusterConfig, DEFAULT_WORKER_PORT, EtcdConfig, EtcdTlsConfig, HostPort, Membership,
+    ServiceConfig,
 };
 
 /// More virtual nodes than this make rebuilding a ring slow and its balance no better.
@@ -196,9 +197,16 @@ impl TryFrom<RawConfig> for Config {
     type Error = ConfigError;
 
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
+        let cluster = cluster::read(raw.cluster)?;
+        let is_service = matches!(cluster.membership, Membership::Service(_));
+        if is_service && raw.client.ring_membership == RingMembership::Registered {
+            let reason = "DNS knows no registered workers: with cluster.membership.type service \
+                          leave it live";
+            return Err(ConfigError::value("client.ring_membership", reason));
+        }
         Ok(Self {
             ufs: ufs(raw.ufs)?,
-            cluster: cluster::read(raw.cluster)?,
+            cluster,
             client: client(&raw.client)?,
             worker: worker(raw.worker)?,
             logging: LoggingConfig {

@@ -164,9 +164,9 @@ async fn tls_is_checked_against_the_authority_that_is_named() {
 #[tokio::test]
 async fn the_name_in_the_certificate_is_the_hosts_or_the_one_that_is_given() {
     let authority = Authority::new();
-    let test = "etcd's name in its certificate";
+    let about = "etcd's name in its certificate";
     // etcd's own gateway wants the address as well; `localhost` is what is missing.
-    let Some(server) = with_tls(test, &authority, &["etcd.internal", "127.0.0.1"], 4000).await
+    let Some(server) = with_tls(about, &authority, &["etcd.internal", "127.0.0.1"], 4000).await
     else {
         return;
     };

@@ -16,6 +16,8 @@ use crate::worker_api::{WorkerApi, WorkerEndpoint, WorkerError};
 
 /// etcd answers from memory; a slower one is down or unreachable from here.
 const ETCD_TIMEOUT: Duration = Duration::from_secs(3);
+/// A cluster's DNS answers in a millisecond; a slower one is down.
+const DNS_TIMEOUT: Duration = Duration::from_secs(3);
 /// More workers than the largest Alluxio cluster has; bounds memory and requests.
 const MAX_WORKERS: usize = 1024;
 /// Health checks under way at one time: 1,024 dead workers take four turns of `HEALTH_TIMEOUT`,
@@ -85,6 +87,17 @@ pub enum MembershipError {
          operator and the nodes may reach it"
     )]
     TimedOut(String),
+    /// DNS does not know the service.
+    #[error(
+        "the service {service} cannot be resolved ({cause}): check the name and that the service is \
+         headless"
+    )]
+    Dns {
+        /// Its name.
+        service: String,
+        /// Why not.
+        cause: String,
+    },
 }
 
 /// The last survey of each dataset, for a few seconds.
@@ -202,6 +215,7 @@ pub async fn members(
             .iter()
             .map(|w| WorkerEndpoint::new(&w.host, w.port))
             .collect(),
+        Membership::Service(service) => behind_service(&service.name, service.port).await?,
         Membership::Etcd(etcd) => {
             let options = EtcdOptions::from(etcd);
             let prefix = match ring {
@@ -215,6 +229,25 @@ pub async fn members(
     workers.dedup();
     workers.truncate(MAX_WORKERS);
     Ok(Some(workers))
+}
+
+/// The addresses of a headless service's pods. Who they are on the ring is the clients' matter.
+async fn behind_service(name: &str, port: u16) -> Result<Vec<WorkerEndpoint>, MembershipError> {
+    let failed = |cause: String| MembershipError::Dns {
+        service: name.to_owned(),
+        cause,
+    };
+    // `_http._tcp.workers.ns` is the name of SRV records; the addresses are those of `workers.ns`.
+    let host = name.split('.').skip_while(|label| label.starts_with('_'));
+    let host = host.collect::<Vec<_>>().join(".");
+    let lookup = tokio::net::lookup_host((host.as_str(), port));
+    let found = tokio::time::timeout(DNS_TIMEOUT, lookup)
+        .await
+        .map_err(|_| failed("no answer in time".to_owned()))?
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(found
+        .map(|address| WorkerEndpoint::new(&address.ip().to_string(), port))
+        .collect())
 }
 
 async fn registered_in_etcd(

@@ -211,19 +211,7 @@ impl Watcher {
     async fn publish(&self) -> Result<()> {
         let record = |r: &WorkerRecord| WorkerEndpoint::new(r.id, r.address.clone());
         let endpoints: Vec<_> = self.records.values().filter_map(record).collect();
-        let current = self.published.snapshot();
-        let same = endpoints.len() == current.len()
-            && endpoints.iter().all(|e| current.get(&e.id) == Some(e));
-        if !same || current.generation() == 0 {
-            let set = WorkerSet::build(&current, endpoints, self.shape).await?;
-            tracing::info!(
-                workers = set.len(),
-                ring = set.ring().fingerprint(),
-                "workers changed"
-            );
-            self.published.publish(set);
-        }
-        Ok(())
+        self.published.learn(endpoints, self.shape).await
     }
 }
 

@@ -1,8 +1,10 @@
 //! The cluster: how its workers are found, with every value checked.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{check_url, not_empty};
+use super::{check_url, in_range, not_empty};
 use crate::raw::{RawCluster, RawEtcdTls, RawMembership};
 use crate::{ConfigError, SecretString};
 
@@ -28,8 +30,23 @@ pub enum Membership {
         /// The workers.
         workers: Vec<HostPort>,
     },
+    /// The pods behind a Kubernetes headless service.
+    Service(ServiceConfig),
     /// Alluxio's etcd.
     Etcd(EtcdConfig),
+}
+
+/// Which headless service, and how it is asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceConfig {
+    /// Its DNS name.
+    pub name: String,
+    /// The workers' HTTP port.
+    pub port: u16,
+    /// How often DNS is asked, a fifth more or less.
+    pub refresh: Duration,
+    /// The DNS server, where it is not the system's.
+    pub dns_server: Option<SocketAddr>,
 }
 
 /// Which etcd, and as whom.
@@ -82,6 +99,12 @@ pub(super) fn read(raw: RawCluster) -> Result<ClusterConfig, ConfigError> {
                 .map(|text| host_port(text))
                 .collect::<Result<_, _>>()?,
         },
+        RawMembership::Service {
+            name,
+            port,
+            refresh_seconds,
+            dns_server,
+        } => Membership::Service(service(name, port, refresh_seconds, dns_server)?),
         RawMembership::Etcd {
             endpoints,
             username,
@@ -92,6 +115,42 @@ pub(super) fn read(raw: RawCluster) -> Result<ClusterConfig, ConfigError> {
     Ok(ClusterConfig {
         name: raw.name,
         membership,
+    })
+}
+
+fn service(
+    name: String,
+    port: u16,
+    refresh_seconds: u64,
+    dns_server: Option<String>,
+) -> Result<ServiceConfig, ConfigError> {
+    const SERVER: &str = "cluster.membership.dns_server";
+    // The limit of DNS; labels are letters, digits, `-`, and `_` in `_http._tcp`.
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > 253 || !name.bytes().all(is_name_byte) {
+        let reason = format!(
+            "`{name}` is not a DNS name: write one such as workers.alluxio.svc.cluster.local"
+        );
+        return Err(ConfigError::value("cluster.membership.name", reason));
+    }
+    in_range("cluster.membership.port", u64::from(port), 1, 65_535)?;
+    in_range(
+        "cluster.membership.refresh_seconds",
+        refresh_seconds,
+        1,
+        3600,
+    )?;
+    let dns_server = dns_server.map(|text| {
+        text.parse().map_err(|_| {
+            let reason = format!("`{text}` is not an address and port such as 10.96.0.10:53");
+            ConfigError::value(SERVER, reason)
+        })
+    });
+    Ok(ServiceConfig {
+        name,
+        port,
+        refresh: Duration::from_secs(refresh_seconds),
+        dns_server: dns_server.transpose()?,
     })
 }
 
@@ -190,6 +249,12 @@ pub(super) fn to_raw_membership(membership: &Membership, secrets: bool) -> RawMe
                 .iter()
                 .map(|w| format!("{}:{}", w.host, w.port))
                 .collect(),
+        },
+        Membership::Service(service) => RawMembership::Service {
+            name: service.name.clone(),
+            port: service.port,
+            refresh_seconds: service.refresh.as_secs(),
+            dns_server: service.dns_server.map(|server| server.to_string()),
         },
         Membership::Etcd(etcd) => RawMembership::Etcd {
             endpoints: etcd.endpoints.clone(),

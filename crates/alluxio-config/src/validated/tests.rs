@@ -77,6 +77,20 @@ fn a_secrets_credentials_replace_the_files() {
 }
 
 #[test]
+fn a_service_has_alluxios_port_and_survives_writing() {
+    let text = "ufs: {uri: 's3://b'}\ncluster: {membership: {type: service, name: w.ns}}";
+    let config = parse(text);
+    let Membership::Service(service) = &config.cluster.membership else {
+        panic!("a service expected");
+    };
+    assert_eq!(
+        (service.port, service.refresh.as_secs()),
+        (DEFAULT_WORKER_PORT, 10)
+    );
+    assert_eq!(parse(&config.to_yaml()), config);
+}
+
+#[test]
 fn alluxio_property_names_are_aliases() {
     let config = parse(
         "
@@ -129,6 +143,10 @@ fn docs_configuration_names_every_field_and_property() {
     let mut fields = vec![
         "ufs.anon".to_owned(),
         "cluster.membership.workers".to_owned(),
+        "cluster.membership.name".to_owned(),
+        "cluster.membership.port".to_owned(),
+        "cluster.membership.refresh_seconds".to_owned(),
+        "cluster.membership.dns_server".to_owned(),
     ];
     leaves(&written, "", &mut fields);
     for field in &fields {
@@ -256,6 +274,31 @@ const BAD_REST: &[(&str, &str, &str)] = &[
         "cluster: {membership: {type: etcd, endpoints: ['https://x'], tls: {ca_file: ''}}}",
         "cluster.membership.tls.ca_file",
         "empty",
+    ),
+    (
+        "cluster: {membership: {type: service, name: 'a b'}}",
+        "cluster.membership.name",
+        "DNS name",
+    ),
+    (
+        "cluster: {membership: {type: service, name: w, port: 0}}",
+        "cluster.membership.port",
+        "1 to 65535",
+    ),
+    (
+        "cluster: {membership: {type: service, name: w, refresh_seconds: 0}}",
+        "cluster.membership.refresh_seconds",
+        "1 to 3600",
+    ),
+    (
+        "cluster: {membership: {type: service, name: w, dns_server: dns}}",
+        "cluster.membership.dns_server",
+        "address and port",
+    ),
+    (
+        "cluster: {membership: {type: service, name: w}}\nclient: {ring_membership: registered}",
+        "client.ring_membership",
+        "leave it live",
     ),
     ("cluster: {name: a/b}", "cluster.name", "etcd key"),
     ("worker: {listen: here}", "worker.listen", "address"),
