@@ -113,6 +113,7 @@ pub(crate) fn raw(arguments: &DatasetArguments, root: UfsUri) -> RawConfig {
             key: None,
             secret: None,
             token: None,
+            options: std::collections::BTreeMap::new(),
         },
         cluster: RawCluster {
             membership,

@@ -9,10 +9,12 @@ pub mod alias;
 pub mod credentials;
 pub mod raw;
 pub mod secret;
+pub mod store;
 pub mod validated;
 
 pub use credentials::Credentials;
 pub use secret::SecretString;
+pub use store::{StoreKind, StoreOptions};
 pub use validated::{
     AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, EtcdConfig, EtcdTlsConfig,
     FallbackConfig, FallbackPolicy, HostPort, LogFormat, LoggingConfig, ManifestConfig, Membership,

@@ -3,6 +3,8 @@
 //! Every field here has the default that a user would expect, so the smallest file is
 //! `ufs: {uri: "s3://bucket/prefix"}`. [`crate::Config`] is made from it by `validated`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A number of bytes, written as a number or as a text with a unit (`1MB`, `512Mi`).
@@ -78,6 +80,30 @@ pub struct RawUfs {
         skip_serializing_if = "Option::is_none"
     )]
     pub token: Option<String>,
+    /// What else the store takes, by fsspec's names or OpenDAL's; which those are is in `store`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, RawOption>,
+}
+
+/// The value of an option of a store.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RawOption {
+    /// `true` or `false`.
+    Flag(bool),
+    /// A whole number.
+    Number(u64),
+    /// A text.
+    Text(String),
+    /// Options below this one, such as fsspec's `client_kwargs`.
+    Map(BTreeMap<String, RawOption>),
+}
+
+impl std::fmt::Debug for RawOption {
+    /// Which options are secrets is known later only, so none is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<hidden>")
+    }
 }
 
 /// How a bucket is named in a request.

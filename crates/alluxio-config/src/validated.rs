@@ -1,5 +1,7 @@
 //! What is meant: the configuration with every value checked.
 
+mod ufs;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,10 +15,9 @@ pub use crate::raw::{
     RawRingMembership as RingMembership, RawRingPolicy as RingPolicy,
 };
 use crate::raw::{
-    RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawPageStore, RawUfs, RawWorker,
-    Size,
+    RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawPageStore, RawWorker, Size,
 };
-use crate::{ConfigError, Credentials, SecretString, alias};
+use crate::{ConfigError, Credentials, StoreOptions, alias};
 
 mod cluster;
 
@@ -56,8 +57,10 @@ pub struct UfsConfig {
     pub region: Option<String>,
     /// How the bucket is named in a request.
     pub addressing_style: AddressingStyle,
-    /// How to sign in.
+    /// How to sign in; the credentials of stores without keys are among the options.
     pub credentials: Credentials,
+    /// What else the store takes.
+    pub options: StoreOptions,
 }
 
 /// The client's options.
@@ -184,7 +187,7 @@ impl Config {
     /// The same configuration with the credentials of a Kubernetes Secret's data.
     pub fn with_credentials(&self, data: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let mut config = self.clone();
-        config.ufs.credentials = Credentials::from_secret(data)?;
+        config.ufs = config.ufs.with_credentials(data)?;
         Ok(config)
     }
 
@@ -205,7 +208,7 @@ impl TryFrom<RawConfig> for Config {
             return Err(ConfigError::value("client.ring_membership", reason));
         }
         Ok(Self {
-            ufs: ufs(raw.ufs)?,
+            ufs: ufs::validated(raw.ufs)?,
             cluster,
             client: client(&raw.client)?,
             worker: worker(raw.worker)?,
@@ -223,44 +226,6 @@ fn shape(path: &str, reason: impl Into<String>) -> ConfigError {
         path: path.to_owned(),
         reason: reason.into(),
     }
-}
-
-fn ufs(raw: RawUfs) -> Result<UfsConfig, ConfigError> {
-    let credentials = match (raw.anon, raw.key, raw.secret) {
-        (true, None, None) => Credentials::Anonymous,
-        (true, ..) => {
-            let reason = "anon is set together with key or secret: keep one of them";
-            return Err(ConfigError::value("ufs.anon", reason));
-        }
-        (false, Some(key), Some(secret)) => Credentials::Keys {
-            key,
-            secret: SecretString::new(secret),
-            token: raw.token.map(SecretString::new),
-        },
-        (false, None, None) => Credentials::Environment,
-        (false, Some(_), None) => {
-            return Err(ConfigError::value(
-                "ufs.secret",
-                "missing: key is set, set both",
-            ));
-        }
-        (false, None, Some(_)) => {
-            return Err(ConfigError::value(
-                "ufs.key",
-                "missing: secret is set, set both",
-            ));
-        }
-    };
-    if let Some(endpoint) = &raw.endpoint {
-        check_url("ufs.endpoint", endpoint)?;
-    }
-    Ok(UfsConfig {
-        uri: UfsUri::parse(&raw.uri).map_err(|e| ConfigError::value("ufs.uri", e.to_string()))?,
-        endpoint: raw.endpoint,
-        region: raw.region,
-        addressing_style: raw.addressing_style,
-        credentials,
-    })
 }
 
 fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
@@ -447,7 +412,7 @@ fn check_url(path: &'static str, url: &str) -> Result<(), ConfigError> {
 
 fn to_raw(config: &Config, secrets: bool) -> RawConfig {
     RawConfig {
-        ufs: to_raw_ufs(&config.ufs, secrets),
+        ufs: ufs::to_raw(&config.ufs, secrets),
         cluster: RawCluster {
             name: config.cluster.name.clone(),
             membership: cluster::to_raw_membership(&config.cluster.membership, secrets),
@@ -474,25 +439,6 @@ fn to_raw(config: &Config, secrets: bool) -> RawConfig {
             format: config.logging.format,
         },
     }
-}
-
-fn to_raw_ufs(ufs: &UfsConfig, secrets: bool) -> RawUfs {
-    let mut raw = RawUfs {
-        uri: ufs.uri.to_string(),
-        endpoint: ufs.endpoint.clone(),
-        region: ufs.region.clone(),
-        addressing_style: ufs.addressing_style,
-        anon: ufs.credentials == Credentials::Anonymous,
-        key: None,
-        secret: None,
-        token: None,
-    };
-    if let (Credentials::Keys { key, secret, token }, true) = (&ufs.credentials, secrets) {
-        raw.key = Some(key.clone());
-        raw.secret = Some(secret.expose().to_owned());
-        raw.token = token.as_ref().map(|token| token.expose().to_owned());
-    }
-    raw
 }
 
 fn to_raw_client(client: &ClientOptions) -> RawClient {

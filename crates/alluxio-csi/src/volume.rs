@@ -127,7 +127,7 @@ impl Volume {
         }
         let required = |key| ours.get(key).copied().ok_or(VolumeError::Missing(key));
         let config = Config::from_yaml(required(CONFIG_KEY)?).map_err(VolumeError::Config)?;
-        if matches!(config.ufs.credentials, Credentials::Keys { .. }) {
+        if config.ufs.has_secrets() {
             return Err(VolumeError::CredentialsInAttributes);
         }
         Ok(Self {

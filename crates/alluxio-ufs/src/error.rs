@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use alluxio_config::StoreKind;
 use alluxio_wire::UfsUri;
 
 /// Characters of a store's own words that are repeated. Some stores answer with a whole HTML page.
@@ -207,12 +208,10 @@ impl Subject {
 
 /// The refusal of a scheme that no store here serves.
 pub(crate) fn unsupported_scheme(uri: &UfsUri) -> UfsError {
-    let remedy = match uri.scheme() {
-        "s3a" | "s3n" => "write it as s3://; workers hash the URI, so all must write it alike",
-        _ => "use an s3:// or file:// URI: these are the schemes that this version serves",
-    };
+    let served: Vec<_> = StoreKind::schemes().collect();
+    let remedy = format!("use one of those that are: {}", served.join(", "));
     Subject::new("use", uri).invalid(
         format!("the scheme `{}` is not supported", uri.scheme()),
-        remedy,
+        &remedy,
     )
 }

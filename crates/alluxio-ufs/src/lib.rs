@@ -4,7 +4,7 @@
 //! A [`Ufs`] is made once from a dataset's [`UfsConfig`] and cloned freely. Behind it stands one of
 //! two stores that keep the same contract, checked by one conformance suite (`tests/`):
 //!
-//! * `object`: S3 and what speaks it, over OpenDAL. An operator is kept per bucket.
+//! * `object`: everything else, over OpenDAL. An operator is kept per bucket, container or host.
 //! * `local`: `file:` URIs, on the blocking pool. OpenDAL's file service is not used here: it
 //!   trims blanks off names (a listing then shows files that do not exist), does not follow
 //!   symbolic links in listings, and reads extended attributes on the async runtime, where a hung
@@ -28,7 +28,7 @@ mod write;
 use std::ops::Range;
 use std::sync::Arc;
 
-use alluxio_config::UfsConfig;
+use alluxio_config::{StoreKind, UfsConfig};
 use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -65,10 +65,10 @@ impl Ufs {
     /// Makes the store that `config` names. No request is sent yet; what is wrong in the
     /// configuration itself is said here.
     pub fn connect(config: &UfsConfig) -> Result<Self, UfsError> {
-        let store = match config.uri.scheme() {
-            "file" => Store::Local(LocalStore::new(config.uri.clone())),
-            "s3" => Store::Object(ObjectStore::new(config)?),
-            _ => return Err(unsupported_scheme(&config.uri)),
+        let store = match config.kind() {
+            Some(StoreKind::File) => Store::Local(LocalStore::new(config.uri.clone())),
+            Some(kind) => Store::Object(ObjectStore::new(config, kind)?),
+            None => return Err(unsupported_scheme(&config.uri)),
         };
         Ok(Self {
             inner: Arc::new(Inner {

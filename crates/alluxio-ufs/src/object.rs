@@ -6,14 +6,16 @@
 //! served too. Times are cut to whole seconds: HEAD tells no more, and a version must not depend
 //! on which request told it.
 
+mod build;
 mod entries;
+mod failure;
 mod keys;
 mod operators;
 pub(crate) mod write;
 
 use std::ops::Range;
 
-use alluxio_config::UfsConfig;
+use alluxio_config::{StoreKind, UfsConfig};
 use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -30,6 +32,7 @@ use crate::status::{self, is_version};
 #[derive(Clone, Debug)]
 pub(crate) struct ObjectStore {
     root: UfsUri,
+    teller: Teller,
     operators: Operators,
 }
 
@@ -56,10 +59,14 @@ pub(crate) struct Body {
 }
 
 impl ObjectStore {
-    pub(crate) fn new(config: &UfsConfig) -> Result<Self, UfsError> {
+    pub(crate) fn new(config: &UfsConfig, kind: StoreKind) -> Result<Self, UfsError> {
         Ok(Self {
             root: config.uri.clone(),
-            operators: Operators::new(config)?,
+            teller: Teller {
+                root: config.uri.clone(),
+                kind,
+            },
+            operators: Operators::new(config, kind)?,
         })
     }
 
@@ -72,16 +79,21 @@ impl ObjectStore {
         if target.key.is_empty() {
             return self.status_of_bucket(&target).await;
         }
+        // A web server cannot tell what is below a name; what a dataset begins with holds files.
+        let is_web_root = !can_list(&target.operator) && *uri == self.root;
         // One attempt, so that a store that fails HEAD on directories is not asked four times.
         let first = match tokio::time::timeout(ATTEMPT_TIMEOUT, self.head(&target)).await {
             Ok(Ok(status)) => return Ok(status),
             Ok(Err(error)) => error,
             Err(_) => subject.timed_out(ATTEMPT_TIMEOUT),
         };
-        if first.kind() == UfsErrorKind::PermissionDenied {
+        if first.kind() == UfsErrorKind::PermissionDenied && !is_web_root {
             return Err(first);
         }
-        if self.has_something_below(&target).await? {
+        if first.kind() == UfsErrorKind::IsDirectory || (is_web_root && !first.retryable()) {
+            return Ok(status::directory(&self.root, uri, 0));
+        }
+        if can_list(&target.operator) && self.has_something_below(&target).await? {
             return Ok(status::directory(&self.root, uri, 0));
         }
         if !first.retryable() {
@@ -96,13 +108,14 @@ impl ObjectStore {
         uri: &UfsUri,
     ) -> Result<Vec<FileStatus>, UfsError> {
         let operator = self.operators.of(subject, uri)?;
+        must_list(subject, &operator)?;
         let mut found = entries(operator, subject.clone(), uri, Depth::One)?;
         let mut statuses = Vec::new();
         let mut is_empty = true;
         while let Some(entry) = found.try_next().await? {
             is_empty = false;
             if let Some(name) = entry.name_below(uri) {
-                statuses.push(entry.status(&self.root, &name));
+                statuses.push(entry.status(&self.teller, &name));
             }
             if statuses.len() > MAX_LIST_ENTRIES {
                 return Err(subject.invalid(
@@ -123,10 +136,10 @@ impl ObjectStore {
         subject: Subject,
         uri: UfsUri,
     ) -> BoxStream<'static, Result<FileStatus, UfsError>> {
-        let started = self
-            .operators
-            .of(&subject, &uri)
-            .and_then(|operator| entries(operator, subject.clone(), &uri, Depth::All));
+        let started = self.operators.of(&subject, &uri).and_then(|operator| {
+            must_list(&subject, &operator)?;
+            entries(operator, subject.clone(), &uri, Depth::All)
+        });
         let found = match started {
             Ok(found) => found,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
@@ -142,7 +155,7 @@ impl ObjectStore {
             let alone = stream::iter(alone.filter(|s| !s.is_directory()).map(Ok));
             let below = found.try_filter_map(move |entry| {
                 let name = entry.name_below(&uri).filter(|_| entry.is_file());
-                let status = name.map(|name| entry.status(&store.root, &name));
+                let status = name.map(|name| entry.status(&store.teller, &name));
                 async move { Ok(status) }
             });
             Ok::<_, UfsError>(alone.chain(below))
@@ -246,7 +259,7 @@ impl ObjectStore {
     async fn head(&self, target: &Target<'_>) -> Result<FileStatus, UfsError> {
         let stat = target.operator.stat(&target.key).await;
         let metadata = stat.map_err(|error| self.operators.error(target.subject, &error))?;
-        Ok(file_status(&self.root, target.uri, &metadata))
+        Ok(self.teller.status(target.uri, &metadata))
     }
 
     /// One GET. A strong ETag goes along as If-Match; what came back is checked in any case, for
@@ -278,10 +291,15 @@ impl ObjectStore {
         version: Option<&FileVersion>,
     ) -> opendal::Result<Reader> {
         let mut request = target.operator.reader_with(&target.key);
-        if let Some(etag) = version.and_then(FileVersion::content_hash)
-            && !etag.starts_with("W/")
-        {
-            request = request.if_match(&format!("\"{etag}\""));
+        let can = target.operator.info().capability();
+        match version.and_then(FileVersion::content_hash) {
+            Some(hash) if self.teller.is_generation(hash) => {
+                request = request.if_version_match(hash);
+            }
+            Some(etag) if can.read_with_if_match && !etag.starts_with("W/") => {
+                request = request.if_match(&format!("\"{etag}\""));
+            }
+            _ => {}
         }
         request.await
     }
@@ -309,7 +327,7 @@ impl ObjectStore {
         length: Option<u64>,
     ) -> Result<(), UfsError> {
         let mut status = match received.metadata {
-            Some(metadata) => file_status(&self.root, target.uri, metadata),
+            Some(metadata) => self.teller.status(target.uri, metadata),
             None => self.head(target).await?,
         };
         let is_so_long = |s: &FileStatus| length.is_none_or(|length| s.length == length);
@@ -325,7 +343,9 @@ impl ObjectStore {
 
     /// An empty bucket is a directory; a LIST tells whether there is a bucket at all.
     async fn status_of_bucket(&self, target: &Target<'_>) -> Result<FileStatus, UfsError> {
-        self.has_something_below(target).await?;
+        if can_list(&target.operator) {
+            self.has_something_below(target).await?;
+        }
         Ok(status::directory(&self.root, target.uri, 0))
     }
 
@@ -336,20 +356,71 @@ impl ObjectStore {
     }
 }
 
-/// The status of a key from what the store says of it.
-fn file_status(root: &UfsUri, uri: &UfsUri, metadata: &Metadata) -> FileStatus {
-    let seconds = metadata
-        .last_modified()
-        .map_or(0, |time| time.into_inner().as_second());
-    let hash = metadata
-        .etag()
-        .map(keys::unquoted)
-        .filter(|h| !h.is_empty());
-    status::file(
-        root,
-        uri,
-        metadata.content_length(),
-        seconds * 1000,
-        hash.map(str::to_owned),
-    )
+fn can_list(operator: &Operator) -> bool {
+    operator.info().capability().list
+}
+
+fn must_list(subject: &Subject, operator: &Operator) -> Result<(), UfsError> {
+    if can_list(operator) {
+        return Ok(());
+    }
+    Err(subject.error(
+        UfsErrorKind::Unsupported,
+        "a web server cannot tell which files it has",
+        "name the files one by one, or give the client a manifest of them",
+    ))
+}
+
+/// What a store of this kind says of a key, as a status.
+#[derive(Clone, Debug)]
+pub(super) struct Teller {
+    root: UfsUri,
+    kind: StoreKind,
+}
+
+impl Teller {
+    /// The status of a file or, in stores that have directories, of one.
+    pub(super) fn status(&self, uri: &UfsUri, metadata: &Metadata) -> FileStatus {
+        if metadata.is_dir() {
+            return status::directory(&self.root, uri, 0);
+        }
+        let time = metadata
+            .last_modified()
+            .map(opendal::raw::Timestamp::into_inner);
+        // Where there is no hash the time is the version, to the last digit that there is. Where
+        // there is one, HEAD tells whole seconds and a listing more: a version must not depend on
+        // which of them told it.
+        let is_exact = matches!(self.kind, StoreKind::Hdfs | StoreKind::WebHdfs);
+        let modified_ms = time.map(|time| {
+            if is_exact {
+                time.as_millisecond()
+            } else {
+                time.as_second() * 1000
+            }
+        });
+        status::file(
+            &self.root,
+            uri,
+            metadata.content_length(),
+            modified_ms.unwrap_or(0),
+            self.hash(metadata),
+        )
+    }
+
+    pub(super) fn directory(&self, uri: &UfsUri) -> FileStatus {
+        status::directory(&self.root, uri, 0)
+    }
+
+    /// Google's ETags differ between its interfaces; the generation is the same in all.
+    fn hash(&self, metadata: &Metadata) -> Option<String> {
+        let generation = metadata.version().filter(|_| self.kind == StoreKind::Gcs);
+        let etag = metadata.etag().map(keys::unquoted);
+        let hash = generation.or(etag).filter(|hash| !hash.is_empty());
+        hash.map(str::to_owned)
+    }
+
+    /// Whether the hash is what Google calls a generation.
+    fn is_generation(&self, hash: &str) -> bool {
+        self.kind == StoreKind::Gcs && hash.bytes().all(|byte| byte.is_ascii_digit())
+    }
 }

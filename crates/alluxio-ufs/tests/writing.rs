@@ -49,6 +49,7 @@ fn config(uri: &UfsUri, endpoint: Option<String>) -> UfsConfig {
             secret: SecretString::new(SECRET_KEY),
             token: None,
         },
+        options: alluxio_config::StoreOptions::default(),
     }
 }
 

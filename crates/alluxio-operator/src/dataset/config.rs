@@ -76,6 +76,7 @@ fn ufs(dataset: &AlluxioDataset) -> Result<RawUfs, InvalidDataset> {
         key: None,
         secret: None,
         token: None,
+        options: std::collections::BTreeMap::new(),
     })
 }
 

@@ -2,7 +2,11 @@
 //!
 //! A listing of a large bucket takes minutes and thousands of requests; a failure in the middle
 //! must not begin it anew. So after a passing failure the listing goes on behind the last key that
-//! was seen, and the count of attempts begins again with each step forward.
+//! was seen, and the count of attempts begins again with each step forward. A store that cannot begin
+//! behind a key (HDFS, Azure, COS, OBS) is asked from the start, and what was seen is passed over.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 
 use alluxio_wire::{FileStatus, UfsUri};
 use futures::stream::{self, BoxStream};
@@ -10,11 +14,10 @@ use futures::{StreamExt, TryStreamExt};
 use opendal::options::ListOptions;
 use opendal::{Entry, Lister, Operator};
 
-use super::operators::from_opendal;
-use super::{file_status, keys};
+use super::failure::from_opendal;
+use super::{Teller, keys};
 use crate::error::{Subject, UfsError};
 use crate::limits::{ATTEMPT_TIMEOUT, ATTEMPTS, wait_before_attempt};
-use crate::status;
 
 /// How far down a listing goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +40,15 @@ struct Listing {
     depth: Depth,
     lister: Option<Lister>,
     last_key: Option<String>,
+    seen: Option<Seen>,
     failures: u32,
+}
+
+/// The keys that a listing has brought: 16 bytes of hash each, so that a million of them take some
+/// 35 MB. Two keys of one hash are a matter of 10^-26.
+struct Seen {
+    hashers: [RandomState; 2],
+    hashes: HashSet<(u64, u64)>,
 }
 
 /// The entries below `uri`, the directory's own marker among them.
@@ -47,7 +58,9 @@ pub(super) fn entries(
     uri: &UfsUri,
     depth: Depth,
 ) -> Result<BoxStream<'static, Result<Found, UfsError>>, UfsError> {
+    let resumes = operator.info().capability().list_with_start_after;
     let listing = Listing {
+        seen: (!resumes).then(Seen::new),
         operator,
         prefix: keys::directory_prefix(&subject, uri)?,
         subject,
@@ -68,12 +81,13 @@ impl Listing {
         loop {
             let attempt = tokio::time::timeout(ATTEMPT_TIMEOUT, self.attempt()).await;
             let error = match attempt {
-                Ok(Ok(entry)) => {
-                    self.failures = 0;
-                    if let Some(entry) = &entry {
-                        self.last_key = Some(entry.path().to_owned());
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Ok(Some(entry))) => {
+                    if !self.is_new(entry.path()) {
+                        continue;
                     }
-                    return Ok(entry);
+                    self.failures = 0;
+                    return Ok(Some(entry));
                 }
                 Ok(Err(error)) => from_opendal(&self.subject, &error),
                 Err(_) => self.subject.timed_out(ATTEMPT_TIMEOUT),
@@ -88,6 +102,17 @@ impl Listing {
         }
     }
 
+    /// Whether the key was not seen before and lies below the directory: asked for what is below a
+    /// file, HDFS tells the file.
+    fn is_new(&mut self, key: &str) -> bool {
+        let is_below = self.prefix == "/" || key.starts_with(&self.prefix);
+        let is_new = is_below && self.seen.as_mut().is_none_or(|seen| seen.add(key));
+        if is_new && self.seen.is_none() {
+            self.last_key = Some(key.to_owned());
+        }
+        is_new
+    }
+
     async fn attempt(&mut self) -> opendal::Result<Option<Entry>> {
         let lister = match &mut self.lister {
             Some(lister) => lister,
@@ -98,6 +123,22 @@ impl Listing {
             }
         };
         lister.try_next().await
+    }
+}
+
+impl Seen {
+    fn new() -> Self {
+        Self {
+            hashers: [RandomState::new(), RandomState::new()],
+            hashes: HashSet::new(),
+        }
+    }
+
+    /// Remembers a key; false where it was known.
+    fn add(&mut self, key: &str) -> bool {
+        let [first, second] = &self.hashers;
+        self.hashes
+            .insert((first.hash_one(key), second.hash_one(key)))
     }
 }
 
@@ -135,11 +176,11 @@ impl Found {
         uri
     }
 
-    pub(super) fn status(&self, root: &UfsUri, uri: &UfsUri) -> FileStatus {
+    pub(super) fn status(&self, teller: &Teller, uri: &UfsUri) -> FileStatus {
         if self.is_file() {
-            file_status(root, uri, self.0.metadata())
+            teller.status(uri, self.0.metadata())
         } else {
-            status::directory(root, uri, 0)
+            teller.directory(uri)
         }
     }
 }
