@@ -13,8 +13,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use alluxio_config::{
-    Config, Consistency, FallbackPolicy, Membership as ConfiguredMembership, OnChange,
-    RingMembership,
+    AccessProfile, Config, Consistency, FallbackPolicy, Membership as ConfiguredMembership,
+    OnChange, RingMembership,
 };
 use alluxio_ufs::Ufs;
 use alluxio_wire::{FileStatus, FileVersion, PageSize, UfsUri, WorkerAddress};
@@ -121,6 +121,8 @@ impl Client {
             reopens: options.on_change == OnChange::Reopen
                 && options.consistency == Consistency::Live,
             metrics: Arc::clone(&metrics),
+            access_profile: options.access_profile,
+            runtime: Handle::current(),
             readahead_max_bytes: options.readahead_max_bytes,
             readahead_total_bytes: memory.store_bytes / READAHEAD_SHARE,
             open_files: AtomicUsize::new(0),
@@ -171,8 +173,17 @@ impl Client {
         }
     }
 
-    /// Opens a file at the version that its status tells.
+    /// Opens a file at the version that its status tells, to be read as configuration and name say.
     pub async fn open(&self, path: &str) -> Result<FileReader> {
+        self.open_with(path, None).await
+    }
+
+    /// Opens a file that will be read in a way that the caller knows.
+    pub async fn open_as(&self, path: &str, profile: AccessProfile) -> Result<FileReader> {
+        self.open_with(path, Some(profile)).await
+    }
+
+    async fn open_with(&self, path: &str, profile: Option<AccessProfile>) -> Result<FileReader> {
         let uri = self.uri("open", path)?;
         let status = self.inner.metadata.status(&uri).await?;
         if status.is_directory() {
@@ -191,6 +202,7 @@ impl Client {
             file,
             status,
             Arc::clone(&self.inner.readers),
+            profile,
         ))
     }
 

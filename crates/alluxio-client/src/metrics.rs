@@ -102,15 +102,6 @@ impl Metrics {
             "Pages of a wrong length that workers sent and nobody was served.",
             &[],
         )?;
-        let latency = HistogramVec::new(
-            HistogramOpts::new(
-                "alluxio_client_page_latency_ms",
-                "Milliseconds until a page was there, by where it came from.",
-            )
-            .buckets(LATENCY_BUCKETS_MS.to_vec()),
-            &["source"],
-        )?;
-        registry.register(Box::new(latency.clone()))?;
         Ok(Self {
             bytes: by_source(
                 "alluxio_client_bytes_total",
@@ -135,7 +126,7 @@ impl Metrics {
                 "alluxio_client_fallback_refused_total",
                 "Pages that were not read from the under-store: the hour's budget was spent.",
             )?,
-            latency_ms: Source::ALL.map(|source| latency.with_label_values(&[source.label()])),
+            latency_ms: latency_ms(&registry)?,
             page_size_mismatches: mismatches.with_label_values(&[] as &[&str]),
             memory_cache_bytes: gauge(
                 "alluxio_client_memory_cache_bytes",
@@ -270,4 +261,15 @@ fn fallback_seconds(
     let seconds = CounterVec::new(options, &["reason"])?;
     registry.register(Box::new(seconds.clone()))?;
     Ok(FallbackReason::ALL.map(|reason| seconds.with_label_values(&[reason.label()])))
+}
+
+fn latency_ms(registry: &Registry) -> prometheus::Result<[Histogram; Source::ALL.len()]> {
+    let options = HistogramOpts::new(
+        "alluxio_client_page_latency_ms",
+        "Milliseconds until a page was there, by where it came from.",
+    );
+    let buckets = options.buckets(LATENCY_BUCKETS_MS.to_vec());
+    let latency = HistogramVec::new(buckets, &["source"])?;
+    registry.register(Box::new(latency.clone()))?;
+    Ok(Source::ALL.map(|source| latency.with_label_values(&[source.label()])))
 }

@@ -5,6 +5,8 @@
 //! reader: when the store no longer has the version, the read fails as stale. Only a reader that has
 //! handed out nothing yet may go on with the new version (`reopen`).
 
+mod access;
+mod layout;
 mod reopen;
 mod scatter;
 mod window;
@@ -14,9 +16,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use alluxio_config::AccessProfile;
 use alluxio_wire::{FileStatus, FileVersion, PageRange, PageSize, PageSlice, split};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use crate::cache::{Found, Page, PageCache, PageKey};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,9 +28,8 @@ use crate::metrics::Metrics;
 use crate::source::{BytesBySource, OpenedFile, Source};
 use crate::status::Metadata;
 
+use access::{Access, profile_of};
 use reopen::{MAX_REOPENS, Reopen};
-use scatter::Scatter;
-use window::Window;
 
 /// Pages that one read waits for at one time. Eight connections reach a worker's limit, and the
 /// pages of one file come from one worker; twice that hides its pauses.
@@ -42,8 +45,7 @@ struct Inner {
     file: Arc<OpenedFile>,
     status: Arc<FileStatus>,
     shared: Arc<Shared>,
-    window: Mutex<Window>,
-    scatter: Mutex<Scatter>,
+    access: Mutex<Access>,
     reopen: Reopen<FileReader>,
 }
 
@@ -54,6 +56,10 @@ pub(crate) struct Shared {
     /// Whether a reader may go on with a new version while it has handed out nothing.
     pub(crate) reopens: bool,
     pub(crate) metrics: Arc<Metrics>,
+    /// Of files that are opened without a profile of their own.
+    pub(crate) access_profile: AccessProfile,
+    /// Where footers and headers are looked up.
+    pub(crate) runtime: Handle,
     /// The most that one file's read-ahead may take.
     pub(crate) readahead_max_bytes: u64,
     /// What all files' read-ahead together may take.
@@ -71,21 +77,35 @@ pub struct ReadBytes {
 }
 
 impl FileReader {
-    pub(crate) fn new(file: OpenedFile, status: Arc<FileStatus>, shared: Arc<Shared>) -> Self {
+    /// A reader of this version. Without a profile of its own, the configured one and the file's
+    /// name decide.
+    pub(crate) fn new(
+        file: OpenedFile,
+        status: Arc<FileStatus>,
+        shared: Arc<Shared>,
+        profile: Option<AccessProfile>,
+    ) -> Self {
         shared.open_files.fetch_add(1, Ordering::Relaxed);
-        let window = Mutex::new(Window::new(file.page_size.bytes()));
-        let scatter = Mutex::default();
+        let profile =
+            profile.unwrap_or_else(|| profile_of(shared.access_profile, file.uri.as_str()));
+        let access = Mutex::new(Access::new(profile, file.page_size));
         let reopen = Reopen::new(shared.reopens);
-        Self {
+        let reader = Self {
             inner: Arc::new(Inner {
                 file: Arc::new(file),
                 status,
                 shared,
-                window,
-                scatter,
+                access,
                 reopen,
             }),
-        }
+        };
+        layout::look_up(&reader, profile);
+        reader
+    }
+
+    /// How the file is read.
+    pub fn access_profile(&self) -> AccessProfile {
+        self.current().inner.access.lock().profile()
     }
 
     /// The status of the version that is read: that of the opening, unless the file was opened
@@ -97,6 +117,12 @@ impl FileReader {
     /// The version that is read.
     pub fn version(&self) -> &FileVersion {
         &self.current().inner.file.version
+    }
+
+    /// Column chunks or tensors that the file itself names and that are known by now: read-ahead
+    /// heeds them. 0 for a file of another kind, and until footer or header was read.
+    pub fn known_chunks(&self) -> usize {
+        self.current().inner.access.lock().known_chunks()
     }
 
     /// Reads `length` bytes from `offset`; fewer only where the file ends before.
@@ -156,7 +182,8 @@ impl FileReader {
                 modified_ms: status.modified_ms,
                 page_size: file.page_size,
             };
-            Ok(Self::new(file, status, Arc::clone(shared)))
+            let profile = self.access_profile();
+            Ok(Self::new(file, status, Arc::clone(shared), Some(profile)))
         };
         reopen.replace(open).await
     }
@@ -206,19 +233,14 @@ impl FileReader {
         let Inner {
             file,
             shared,
-            window,
-            scatter,
+            access,
             ..
         } = &*self.inner;
         let mut slices = split(offset, length, file.length, file.page_size);
         let (Some(slice), None) = (slices.next(), slices.next()) else {
             return Ok(None);
         };
-        let is_jump = window.lock().is_jump(offset);
-        let is_worth_it =
-            scatter
-                .lock()
-                .on_read(slice.index, slice.length, is_jump, file.page_size);
+        let is_worth_it = access.lock().wants_part(offset, slice.length, slice.index);
         if !is_worth_it {
             return Ok(None);
         }
@@ -234,7 +256,7 @@ impl FileReader {
             return Ok(None);
         };
         // The next read is told from where this one ended.
-        window.lock().on_read(offset, length, file.length, 0);
+        access.lock().on_read(offset, length, file.length, 0);
         let mut read = ReadBytes::default();
         read.by_source.add(fetched.source, slice.length);
         read.chunks.push(fetched.bytes);
@@ -269,11 +291,11 @@ impl FileReader {
         let Inner {
             file,
             shared,
-            window,
+            access,
             ..
         } = &*self.inner;
-        let mut window = window.lock();
-        let ahead = window.on_read(offset, length, file.length, shared.readahead_limit());
+        let mut access = access.lock();
+        let ahead = access.on_read(offset, length, file.length, shared.readahead_limit());
         let wanted = if shared.cache.prefers_runs() {
             // What is waited for and what is read ahead, by one request.
             let end = offset.saturating_add(length).min(file.length);
@@ -284,7 +306,7 @@ impl FileReader {
         let wanted = pages(&wanted, file.page_size);
         let reached = shared.cache.prefetch_run(file, wanted.clone());
         if reached < wanted.end {
-            window.stopped_at(reached * file.page_size.bytes());
+            access.stopped_at(reached * file.page_size.bytes());
         }
     }
 
@@ -312,6 +334,47 @@ impl Shared {
         self.readahead_max_bytes
             .min(self.readahead_total_bytes / files)
     }
+}
+
+impl Inner {
+    /// Bytes of the file for the client itself: not counted as handed out, and within the file.
+    async fn look(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        let length = range.end.saturating_sub(range.start);
+        let mut bytes = Vec::new();
+        for slice in split(range.start, length, self.file.length, self.file.page_size) {
+            let key = PageKey {
+                file: Arc::clone(&self.file),
+                index: slice.index,
+            };
+            let page = match self.shared.cache.get(&key) {
+                Found::Here(page) => page,
+                Found::Coming(fill) => fill.await?,
+            };
+            bytes.extend_from_slice(&slice_of(&page, slice));
+        }
+        Ok(bytes)
+    }
+
+    /// Starts to fetch a range, as far as there is room. Bounded by the read-ahead of the file.
+    fn prefetch(&self, range: Range<u64>) {
+        let end = range
+            .end
+            .min(range.start.saturating_add(self.shared.readahead_limit()));
+        let wanted = pages(&(range.start..end), self.file.page_size);
+        self.shared.cache.prefetch_run(&self.file, wanted);
+    }
+}
+
+/// The bytes of a slice. A page is whole, so the slice lies within it; it fits the memory, so it
+/// fits a usize.
+fn slice_of(page: &Page, slice: PageSlice) -> Bytes {
+    let at = |bytes: u64| {
+        usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .min(page.bytes().len())
+    };
+    page.bytes()
+        .slice(at(slice.offset)..at(slice.offset + slice.length))
 }
 
 impl Drop for Inner {
@@ -344,14 +407,7 @@ impl ReadBytes {
     }
 
     fn push(&mut self, page: &Page, slice: PageSlice) {
-        // A page is whole, so the slice lies within it; it fits the memory, so it fits a usize.
-        let at = |bytes: u64| {
-            usize::try_from(bytes)
-                .unwrap_or(usize::MAX)
-                .min(page.bytes().len())
-        };
-        let range = at(slice.offset)..at(slice.offset + slice.length);
-        self.chunks.push(page.bytes().slice(range));
+        self.chunks.push(slice_of(page, slice));
         let origin = page.hand_out(slice.length);
         for source in Source::ALL {
             self.by_source.add(source, origin.of(source));

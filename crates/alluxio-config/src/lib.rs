@@ -16,9 +16,10 @@ pub use credentials::Credentials;
 pub use secret::SecretString;
 pub use store::{StoreKind, StoreOptions};
 pub use validated::{
-    AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, EtcdConfig, EtcdTlsConfig,
-    FallbackConfig, FallbackPolicy, HostPort, LogFormat, LoggingConfig, ManifestConfig, Membership,
-    OnChange, PageStoreConfig, RingMembership, RingPolicy, ServiceConfig, UfsConfig, WorkerOptions,
+    AccessProfile, AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, EtcdConfig,
+    EtcdTlsConfig, FallbackConfig, FallbackPolicy, HostPort, LogFormat, LoggingConfig,
+    ManifestConfig, Membership, OnChange, PageStoreConfig, RingMembership, RingPolicy,
+    ServiceConfig, UfsConfig, WorkerOptions,
 };
 
 /// Why a configuration cannot be used.

@@ -215,6 +215,8 @@ pub struct RawClient {
     pub verify_worker_version: bool,
     /// A listing of the dataset in a file.
     pub manifest: RawManifest,
+    /// How files are read, where nobody says otherwise when opening one.
+    pub access_profile: RawAccessProfile,
     /// Read-ahead.
     pub readahead: RawReadahead,
     /// Requests to workers and under-store at one time.
@@ -271,6 +273,23 @@ pub enum RawOnChange {
     Fail,
     /// A reader that has handed out nothing yet goes on with the new version.
     Reopen,
+}
+
+/// How files are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawAccessProfile {
+    /// Found out from the reads; files named `*.parquet` and `*.safetensors` have their own profile.
+    #[default]
+    Adaptive,
+    /// From the first byte to the last: the whole window from the first read on.
+    Sequential,
+    /// Here and there: nothing is read ahead, small reads bring parts of pages.
+    Random,
+    /// The footer first, then column chunks; nothing is read ahead past a chunk.
+    Parquet,
+    /// The header first, then tensors in the order of the file.
+    Safetensors,
 }
 
 /// A listing of the dataset in a file.
@@ -453,6 +472,7 @@ impl Default for RawClient {
             on_change: RawOnChange::Fail,
             verify_worker_version: true,
             manifest: RawManifest::default(),
+            access_profile: RawAccessProfile::Adaptive,
             readahead: RawReadahead::default(),
             // Fills a 25 Gbit/s link with 1 MiB pages at 20 ms latency; bounds sockets and memory.
             max_inflight_requests: 64,

@@ -10,9 +10,9 @@ use std::time::Duration;
 use alluxio_wire::{PageSize, UfsUri, parse_size};
 
 pub use crate::raw::{
-    RawAddressingStyle as AddressingStyle, RawConsistency as Consistency,
-    RawFallbackPolicy as FallbackPolicy, RawLogFormat as LogFormat, RawOnChange as OnChange,
-    RawRingMembership as RingMembership, RawRingPolicy as RingPolicy,
+    RawAccessProfile as AccessProfile, RawAddressingStyle as AddressingStyle,
+    RawConsistency as Consistency, RawFallbackPolicy as FallbackPolicy, RawLogFormat as LogFormat,
+    RawOnChange as OnChange, RawRingMembership as RingMembership, RawRingPolicy as RingPolicy,
 };
 use crate::raw::{
     RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawPageStore, RawWorker, Size,
@@ -90,6 +90,8 @@ pub struct ClientOptions {
     pub verify_worker_version: bool,
     /// A listing of the dataset in a file.
     pub manifest: Option<ManifestConfig>,
+    /// How files are read, where nobody says otherwise when opening one.
+    pub access_profile: AccessProfile,
     /// The most that is read ahead in one file.
     pub readahead_max_bytes: u64,
     /// Requests at one time.
@@ -276,6 +278,7 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
         on_change: raw.on_change,
         verify_worker_version: raw.verify_worker_version,
         manifest: manifest(raw)?,
+        access_profile: raw.access_profile,
         readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
         max_inflight_requests: inflight as usize,
         fallback: fallback(&raw.fallback, page_size)?,
@@ -455,6 +458,7 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
         on_change: client.on_change,
         verify_worker_version: client.verify_worker_version,
         manifest: to_raw_manifest(client.manifest.as_ref()),
+        access_profile: client.access_profile,
         readahead: crate::raw::RawReadahead {
             max_window: Size::Bytes(client.readahead_max_bytes),
         },

@@ -22,11 +22,21 @@ const REMEMBERED: usize = 128;
 #[derive(Debug, Default)]
 pub(super) struct Scatter {
     jumps: u32,
+    /// Whether the reader is known to jump about from the first read on.
+    is_known: bool,
     /// Pages of the last reads by parts, the newest last.
     pages: VecDeque<u64>,
 }
 
 impl Scatter {
+    /// Of a reader that is known to jump about.
+    pub(super) fn known() -> Self {
+        Self {
+            is_known: true,
+            ..Self::default()
+        }
+    }
+
     /// Notes a read of `length` bytes within a page, and tells whether to fetch only them.
     pub(super) fn on_read(
         &mut self,
@@ -35,12 +45,13 @@ impl Scatter {
         is_jump: bool,
         page_size: PageSize,
     ) -> bool {
-        if !is_jump {
+        if !is_jump && !self.is_known {
             self.jumps = 0;
             return false;
         }
         self.jumps = self.jumps.saturating_add(1);
-        if self.jumps <= JUMPS || length > page_size.bytes() / PART_OF_A_PAGE {
+        let is_settled = self.is_known || self.jumps > JUMPS;
+        if !is_settled || length > page_size.bytes() / PART_OF_A_PAGE {
             return false;
         }
         let touches = self.pages.iter().filter(|page| **page == index).count();
@@ -70,6 +81,13 @@ mod tests {
             [false, false, false, true]
         );
         assert_eq!([false, true].map(&mut jump), [false, false]);
+    }
+
+    #[test]
+    fn a_reader_that_is_known_to_scatter_gets_parts_at_once() {
+        let mut scatter = Scatter::known();
+        assert!(scatter.on_read(0, 4096, false, page_size()));
+        assert!(!scatter.on_read(1, 200_000, true, page_size()));
     }
 
     #[test]

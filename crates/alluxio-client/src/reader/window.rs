@@ -23,6 +23,8 @@ pub(super) struct Window {
     size_bytes: u64,
     /// All before this offset is fetched or was asked for.
     asked_until: u64,
+    /// Whether the whole window is wanted from the first read on, and after each jump.
+    is_eager: bool,
 }
 
 impl Window {
@@ -32,7 +34,23 @@ impl Window {
             expected: 0,
             size_bytes: 0,
             asked_until: 0,
+            is_eager: false,
         }
+    }
+
+    /// The window of a reader that is known to go on from wherever it begins.
+    pub(super) fn eager(page_bytes: u64) -> Self {
+        Self {
+            is_eager: true,
+            ..Self::new(page_bytes)
+        }
+    }
+
+    /// The same, of a reader that is expected at `offset`.
+    pub(super) fn from(mut self, offset: u64) -> Self {
+        self.expected = offset;
+        self.asked_until = offset;
+        self
     }
 
     /// Notes a read of `length` bytes from `offset` and tells which bytes of the file to fetch
@@ -51,7 +69,9 @@ impl Window {
             self.expected = end;
             self.asked_until = end;
             self.size_bytes = 0;
-            return end..end;
+            if !self.is_eager {
+                return end..end;
+            }
         }
         self.expected = self.expected.max(end);
         if limit_bytes < self.page_bytes {
@@ -63,7 +83,11 @@ impl Window {
             return end..end;
         }
         let first = FIRST_WINDOW_PAGES * self.page_bytes;
-        self.size_bytes = (self.size_bytes * 2).clamp(first.min(limit_bytes), limit_bytes);
+        self.size_bytes = if self.is_eager {
+            limit_bytes
+        } else {
+            (self.size_bytes * 2).clamp(first.min(limit_bytes), limit_bytes)
+        };
         let from = self.asked_until;
         let until = self
             .expected
@@ -74,9 +98,14 @@ impl Window {
         from..until
     }
 
-    /// Whether a read from `offset` would not go on from the reads before.
-    pub(super) fn is_jump(&self, offset: u64) -> bool {
-        !self.goes_on(offset)
+    /// Where the reader is expected next.
+    pub(super) fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// Whether the reader has gone on.
+    pub(super) fn is_open(&self) -> bool {
+        self.size_bytes > 0
     }
 
     /// The fetch of what was told ended at `offset`, for lack of room; it will be told again.
@@ -84,7 +113,8 @@ impl Window {
         self.asked_until = self.asked_until.min(offset).max(self.expected);
     }
 
-    fn goes_on(&self, offset: u64) -> bool {
+    /// Whether a read from `offset` goes on from the reads before.
+    pub(super) fn goes_on(&self, offset: u64) -> bool {
         offset.abs_diff(self.expected) <= DISORDER_BYTES.max(self.page_bytes / 4)
     }
 }
@@ -151,6 +181,18 @@ mod tests {
             .map(|i| ((i * 7919 % 900) * PAGE + 3 * PAGE, 4096))
             .collect();
         assert!(windows(&reads, 64 * PAGE).iter().all(Range::is_empty));
+    }
+
+    #[test]
+    fn an_eager_window_is_whole_at_once_and_after_each_jump() {
+        let mut window = Window::eager(PAGE);
+        let first = window.on_read(0, PAGE, FILE, 16 * PAGE);
+        assert_eq!(first, PAGE..17 * PAGE);
+        let far = 500 * PAGE;
+        let jumped = window.on_read(far, 10, FILE, 16 * PAGE);
+        assert_eq!(jumped, far + 10..far + 10 + 16 * PAGE);
+        // Off is off.
+        assert!(window.on_read(3 * PAGE, 10, FILE, 0).is_empty());
     }
 
     #[test]
