@@ -127,12 +127,12 @@ impl Client {
             readahead_total_bytes: memory.store_bytes / READAHEAD_SHARE,
             open_files: AtomicUsize::new(0),
         };
-        let loads = LoadJobs::new(
+        let loads = load_jobs(config, &membership, &workers);
+        let gauge = tokio::spawn(follow(
             Arc::clone(&membership),
-            workers,
-            options.fallback.max_worker_attempts as usize,
-        );
-        let gauge = tokio::spawn(follow(Arc::clone(&membership), Arc::clone(&metrics)));
+            Arc::clone(&workers),
+            Arc::clone(&metrics),
+        ));
         Ok(Self {
             inner: Arc::new(Inner {
                 root: config.ufs.uri.clone(),
@@ -314,6 +314,19 @@ async fn metadata(config: &Config, source: MetadataSource) -> Result<Metadata> {
     Ok(Metadata::new(source, manifest, limits, Handle::current()))
 }
 
+/// Loads by the workers of a cluster.
+fn load_jobs(
+    config: &Config,
+    membership: &Arc<dyn Membership>,
+    workers: &Arc<Workers>,
+) -> LoadJobs {
+    LoadJobs::new(
+        Arc::clone(membership),
+        Arc::clone(workers),
+        config.client.fallback.max_worker_attempts as usize,
+    )
+}
+
 /// Who is asked for pages, and in which number.
 fn routing(config: &Config) -> Result<Routing> {
     let options = &config.client;
@@ -340,10 +353,11 @@ fn routing(config: &Config) -> Result<Routing> {
     })
 }
 
-/// Keeps the gauge of workers as the membership changes.
-async fn follow(membership: Arc<dyn Membership>, metrics: Arc<Metrics>) {
+/// Keeps the gauge of workers, and forgets those that left, as the membership changes.
+async fn follow(membership: Arc<dyn Membership>, workers: Arc<Workers>, metrics: Arc<Metrics>) {
     loop {
         let set = membership.snapshot();
+        workers.forget_all_but(&set);
         metrics
             .workers
             .set(i64::try_from(set.len()).unwrap_or(i64::MAX));

@@ -22,14 +22,10 @@ use moka::future::Cache;
 
 use crate::membership::WorkerEndpoint;
 use crate::source::OpenedFile;
-use crate::worker::{Answer, PageAnswer, Workers};
+use crate::worker::{Answer, PageAnswer, WorkerKind, WorkerKinds, Workers};
 
 /// Files whose comparison is remembered: some 20 MB at 200 bytes each.
 const MAX_VERDICTS: u64 = 100_000;
-/// Workers whose kind is remembered: more than any ring has.
-const MAX_WORKERS: u64 = 10_000;
-/// How long a worker's kind is remembered: another one may take its address in an upgrade.
-const KIND_TTL: Duration = Duration::from_mins(10);
 
 /// Asks workers for pages, and for their copy's version where they know none.
 pub struct VersionedPages {
@@ -37,17 +33,8 @@ pub struct VersionedPages {
     verifies: bool,
     timeout: Duration,
     ttl: Duration,
-    kinds: Cache<Arc<str>, Kind>,
+    kinds: WorkerKinds,
     verdicts: Cache<(Arc<str>, FileId, FileVersion), Verdict>,
-}
-
-/// What a worker does with the version that it is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// It refuses another one, or has codes to say so.
-    TellsErrors,
-    /// It ignores it.
-    OpenSource,
 }
 
 /// What a worker's own status says of its copy of a file.
@@ -71,10 +58,7 @@ impl VersionedPages {
             verifies,
             timeout,
             ttl,
-            kinds: Cache::builder()
-                .max_capacity(MAX_WORKERS)
-                .time_to_live(KIND_TTL)
-                .build(),
+            kinds: WorkerKinds::new(),
             verdicts: Cache::builder()
                 .max_capacity(MAX_VERDICTS)
                 .time_to_live(ttl)
@@ -94,19 +78,22 @@ impl VersionedPages {
         if !self.verifies {
             return page.await;
         }
-        match self.kinds.get(&worker.base_url).await {
-            Some(Kind::TellsErrors) => page.await,
-            Some(Kind::OpenSource) => self.beside(worker, file, page).await,
-            // A worker that cannot give a page need not be asked what it is.
-            None => match page.await {
-                PageAnswer::Page(bytes) => match self.kind(worker).await {
-                    Ok(Kind::TellsErrors) => PageAnswer::Page(bytes),
-                    Ok(Kind::OpenSource) => {
-                        let bytes = std::future::ready(PageAnswer::Page(bytes));
-                        self.beside(worker, file, bytes).await
+        match self.kinds.known(&self.workers, worker).await {
+            Some(WorkerKind::OpenSource) => self.beside(worker, file, page).await,
+            // A worker that cannot give a page need not be asked what it is. One that is known is
+            // asked again where it was restarted within the request.
+            Some(WorkerKind::Enterprise) | None => match page.await {
+                PageAnswer::Page(bytes) => {
+                    let kind = self.kinds.learn(&self.workers, worker, self.timeout);
+                    match kind.await {
+                        Ok(WorkerKind::Enterprise) => PageAnswer::Page(bytes),
+                        Ok(WorkerKind::OpenSource) => {
+                            let bytes = std::future::ready(PageAnswer::Page(bytes));
+                            self.beside(worker, file, bytes).await
+                        }
+                        Err(cause) => PageAnswer::Broken(cause),
                     }
-                    Err(cause) => PageAnswer::Broken(cause),
-                },
+                }
                 answer => answer,
             },
         }
@@ -121,10 +108,19 @@ impl VersionedPages {
         index: u64,
         part: PageRange,
     ) -> Option<Bytes> {
-        if self.verifies && self.kinds.get(&worker.base_url).await != Some(Kind::TellsErrors) {
+        if self.verifies && !self.checks_versions(worker).await {
             return None;
         }
-        self.workers.part(worker, file, index, part).await
+        let bytes = self.workers.part(worker, file, index, part).await;
+        // Another process may have taken over meanwhile.
+        if self.verifies && !self.checks_versions(worker).await {
+            return None;
+        }
+        bytes
+    }
+
+    async fn checks_versions(&self, worker: &WorkerEndpoint) -> bool {
+        self.kinds.known(&self.workers, worker).await == Some(WorkerKind::Enterprise)
     }
 
     /// The page, if the worker's copy is of the right version. Both are asked for at one time, so
@@ -193,22 +189,6 @@ impl VersionedPages {
         Ok(verdict)
     }
 
-    /// The open-source worker closes the connection where others answer: it has no `node`.
-    async fn kind(&self, worker: &WorkerEndpoint) -> Result<Kind, String> {
-        let asking = async {
-            match self.ask(worker, NODE).await? {
-                Answer::Body(_) | Answer::Refused(..) => Ok(Kind::TellsErrors),
-                Answer::Nothing => Ok(Kind::OpenSource),
-                Answer::Failed(cause) => Err(cause),
-            }
-        };
-        let kind = self
-            .kinds
-            .try_get_with(Arc::clone(&worker.base_url), asking)
-            .await;
-        kind.map_err(|cause: Arc<String>| (*cause).clone())
-    }
-
     /// A reader waits for this, so it takes no longer than a page may.
     async fn ask(&self, worker: &WorkerEndpoint, target: &str) -> Result<Answer, String> {
         let asking = self.workers.ask(worker, target);
@@ -216,9 +196,6 @@ impl VersionedPages {
         answer.map_err(|_elapsed| "did not tell its copy's version in time".to_owned())
     }
 }
-
-/// Asks which worker owns a file; any path does.
-const NODE: &str = "/v1/node?path=/";
 
 /// What stands in place of the page, where it may not be served.
 fn refusal(verdict: Result<Verdict, String>) -> Option<PageAnswer> {

@@ -11,16 +11,22 @@
 mod connection;
 mod health;
 mod http;
+mod kind;
 mod pool;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
 use alluxio_wire::{PageRange, route};
 use bytes::Bytes;
 
-use crate::membership::WorkerEndpoint;
+use crate::membership::{WorkerEndpoint, WorkerSet};
 use crate::source::OpenedFile;
+
+pub use kind::WorkerKind;
+
+pub(crate) use kind::WorkerKinds;
 
 use health::HealthBook;
 use http::{Exchange, Get, Http};
@@ -97,6 +103,24 @@ impl Workers {
             health: HealthBook::default(),
             timeout,
         }
+    }
+
+    /// Forgets all that is kept of workers that are no members any more: connections and health. A
+    /// request under way to one ends as it would have.
+    pub fn forget_all_but(&self, members: &WorkerSet) {
+        let urls: HashSet<&str> = members
+            .endpoints()
+            .flat_map(|worker| [Some(&worker.base_url), worker.container_base_url.as_ref()])
+            .flatten()
+            .map(|url| &**url)
+            .collect();
+        self.http.retain(|url| urls.contains(url));
+        self.health.retain(|id| members.get(id).is_some());
+    }
+
+    /// Which processes answer for a worker: two equal answers are the same ones.
+    pub(crate) fn processes(&self, worker: &WorkerEndpoint) -> (u64, u64) {
+        self.http.processes(worker)
     }
 
     /// Asks a worker for a page of an opened file. A worker that failed a moment ago is not asked,

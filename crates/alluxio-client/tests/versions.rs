@@ -298,6 +298,59 @@ async fn a_worker_that_is_told_the_version_is_not_asked_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_asked_for_its_kind_once_and_again_after_a_restart() {
+    let versions = Versions::new();
+    versions.replace("a", 4 * PAGE);
+    let old = std::fs::read(versions.folder.path().join("a")).unwrap();
+    // First it checks versions; then it is an open-source worker with an old copy of the file.
+    let (restarted, served) = (Arc::new(Mutex::new(0)), old.clone());
+    let stage = Arc::clone(&restarted);
+    let server = ScriptedWorker::start(move |target| {
+        let mut stage = stage.lock();
+        let page = page_path(target)
+            .rsplit('/')
+            .next()
+            .and_then(|index| index.parse().ok());
+        match (*stage, page) {
+            // The process ends: its kept connection is closed.
+            (1, _) => {
+                *stage = 2;
+                Reply::EmptyClose
+            }
+            (0, None) => Reply::Answer(200, b"{}".to_vec()),
+            (_, None) => Reply::EmptyClose,
+            (_, Some(index)) => {
+                Reply::Answer(200, served.chunks(PAGE).nth(index).unwrap().to_vec())
+            }
+        }
+    })
+    .await;
+    let worker = Worker {
+        server,
+        copies: Arc::default(),
+        root: versions.root(),
+        folder: versions.folder.path().to_owned(),
+    };
+    let client = versions.client(Some(&worker), ASKING).await;
+    let reader = client.open("a").await.unwrap();
+    for page in 0..3 {
+        assert!(read(&reader, page * PAGE, PAGE).await.unwrap() == old[page * PAGE..][..PAGE]);
+    }
+    assert_eq!(worker.asked("/v1/node"), 1);
+    assert_eq!(client.bytes_by_source().worker, 3 * PAGE as u64);
+
+    versions.replace("a", 4 * PAGE);
+    *restarted.lock() = 1;
+    let reader = client.open("a").await.unwrap();
+    let new = versions.of(&reader);
+    for page in 0..4 {
+        assert!(read(&reader, page * PAGE, PAGE).await.unwrap() == new[page * PAGE..][..PAGE]);
+    }
+    assert_eq!(worker.asked("/v1/node"), 2);
+    assert_eq!(client.bytes_by_source().worker, 3 * PAGE as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_info_cannot_address_comes_from_the_under_store() {
     let versions = Versions::new();
     let worker = Worker::open_source(&versions).await;

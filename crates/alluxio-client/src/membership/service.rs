@@ -108,12 +108,11 @@ impl Refresher {
                     tracing::info!(service = self.service.name, "DNS answers again");
                     warned = false;
                 }
-                Ok(()) => {}
                 Err(error) if !warned => {
                     tracing::warn!(%error, "the workers are kept as they were known last");
                     warned = true;
                 }
-                Err(_) => {}
+                Ok(()) | Err(_) => {}
             }
         }
     }

@@ -52,6 +52,11 @@ enum Sign {
 }
 
 impl HealthBook {
+    /// Forgets the workers that are not wanted.
+    pub(super) fn retain(&self, wanted: impl Fn(&WorkerId) -> bool) {
+        self.workers.lock().retain(|id, _| wanted(id));
+    }
+
     pub(super) fn of(&self, worker: &WorkerEndpoint) -> Arc<Health> {
         let mut workers = self.workers.lock();
         if workers.len() >= MAX_REMEMBERED && !workers.contains_key(&worker.id) {

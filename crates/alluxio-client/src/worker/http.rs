@@ -106,11 +106,28 @@ impl Http {
         let kept = self.pool.of(base);
         let _turn = kept.turn().await;
         let exchange = self.exchange(base, &kept, request);
-        match tokio::time::timeout(request.timeout, exchange).await {
+        let exchange = tokio::time::timeout(request.timeout, exchange).await;
+        if let Ok(Exchange::EmptyClose | Exchange::Broken(_) | Exchange::Unreachable(_)) = exchange
+        {
+            kept.other_process();
+        }
+        match exchange {
             Ok(Exchange::EmptyClose) => self.after_empty_close(base).await,
             Ok(exchange) => exchange,
             Err(_elapsed) => Exchange::TimedOut,
         }
+    }
+
+    /// Which processes answer for a worker, by both of its hosts; see [`Kept::process`].
+    pub(super) fn processes(&self, worker: &WorkerEndpoint) -> (u64, u64) {
+        let container = worker.container_base_url.as_ref();
+        let of = |base| self.pool.of(base).process();
+        (of(&worker.base_url), container.map_or(0, of))
+    }
+
+    /// Forgets the connections to workers that are not wanted, by their URLs.
+    pub(super) fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.pool.retain(wanted);
     }
 
     async fn exchange(&self, base: &str, kept: &Kept, request: Get<'_>) -> Exchange {

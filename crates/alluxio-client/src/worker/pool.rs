@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,6 +22,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 pub(super) struct Pool {
     workers: Mutex<HashMap<Arc<str>, Arc<Kept>>>,
     max_connections: usize,
+    /// Numbers the processes at the other ends; see [`Kept::process`].
+    processes: Arc<AtomicU64>,
 }
 
 /// The connections to one worker.
@@ -29,6 +32,9 @@ pub(super) struct Kept {
     /// As many as there may be connections, so that none is closed only for want of a place.
     turns: Semaphore,
     idle: Mutex<Vec<Connection>>,
+    /// Another number from each sign on that another process may listen there.
+    process: AtomicU64,
+    processes: Arc<AtomicU64>,
 }
 
 impl Pool {
@@ -37,7 +43,13 @@ impl Pool {
         Self {
             workers: Mutex::default(),
             max_connections: max_inflight.min(MAX_CONNECTIONS),
+            processes: Arc::default(),
         }
+    }
+
+    /// Forgets the workers that are not wanted, by their URLs; what is under way to them ends first.
+    pub(super) fn retain(&self, wanted: impl Fn(&str) -> bool) {
+        self.workers.lock().retain(|url, _| wanted(url));
     }
 
     /// The connections to a worker, by its URL.
@@ -47,6 +59,8 @@ impl Pool {
             Arc::new(Kept {
                 turns: Semaphore::new(self.max_connections),
                 idle: Mutex::default(),
+                process: AtomicU64::new(self.processes.fetch_add(1, Ordering::Relaxed)),
+                processes: Arc::clone(&self.processes),
             })
         });
         Arc::clone(kept)
@@ -65,12 +79,29 @@ impl Kept {
         let mut idle = self.idle.lock();
         let now = Instant::now();
         idle.retain(|connection| {
-            now.duration_since(connection.idle_since) < IDLE_TIMEOUT && connection.is_quiet()
+            let is_young = now.duration_since(connection.idle_since) < IDLE_TIMEOUT;
+            let is_quiet = connection.is_quiet();
+            if !is_quiet {
+                self.other_process();
+            }
+            is_young && is_quiet
         });
         let fits =
             |connection: &Connection| page_bytes.is_none() || connection.page_bytes == page_bytes;
         let place = idle.iter().rposition(fits)?;
         Some(idle.remove(place))
+    }
+
+    /// Which process listens there, as far as its connections tell: two equal numbers are one
+    /// process. A worker that ends a connection may be gone, and another have its address.
+    pub(super) fn process(&self) -> u64 {
+        self.process.load(Ordering::Acquire)
+    }
+
+    /// A connection was ended or refused from the other side.
+    pub(super) fn other_process(&self) {
+        let next = self.processes.fetch_add(1, Ordering::Relaxed);
+        self.process.store(next, Ordering::Release);
     }
 
     /// Keeps a connection for the next request.

@@ -27,6 +27,8 @@ pub(crate) enum Reply {
     Answer(u16, Vec<u8>),
     /// The head of an answer of so many bytes, these bytes, and the end of the connection.
     BreaksOff(usize, Vec<u8>),
+    /// These bytes, head and all.
+    Raw(Vec<u8>),
     /// Closes the connection without a byte.
     EmptyClose,
     /// Never answers.
@@ -47,6 +49,14 @@ impl ScriptedWorker {
     /// Answers each request target with what the script returns for it.
     pub(crate) async fn start(script: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(listener, script)
+    }
+
+    /// The same where somebody listens already.
+    pub(crate) fn start_at(
+        listener: TcpListener,
+        script: impl Fn(&str) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let targets = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicUsize::new(0));
@@ -69,12 +79,17 @@ impl ScriptedWorker {
 
     /// Holds all files of the folder, and answers for pages as a real worker does.
     pub(crate) async fn holding(folder: &Folder) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::holding_at(listener, folder)
+    }
+
+    /// The same where somebody listens already.
+    pub(crate) fn holding_at(listener: TcpListener, folder: &Folder) -> Self {
         let pages = folder.pages();
-        Self::start(move |target| match pages.get(page_path(target)) {
+        Self::start_at(listener, move |target| match pages.get(page_path(target)) {
             Some(page) => Reply::Answer(200, page.clone()),
             None => Reply::EmptyClose,
         })
-        .await
     }
 
     /// Answers every request alike.
@@ -108,6 +123,11 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, targets: Arc<Mutex<Ve
     let mut buffer = Vec::new();
     while let Some(head) = next_head(&mut stream, &mut buffer).await {
         let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        // Anything but a GET stands out among the targets.
+        let target = match head.split(' ').next() {
+            Some("GET") => target,
+            other => format!("{} {target}", other.unwrap_or_default()),
+        };
         targets.lock().push(target.clone());
         match script(&target) {
             Reply::Answer(status, body) => {
@@ -125,6 +145,11 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, targets: Arc<Mutex<Ve
                 let part = [head.into_bytes(), body].concat();
                 let _ = stream.write_all(&part).await;
                 return;
+            }
+            Reply::Raw(bytes) => {
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
             }
             Reply::EmptyClose => return,
             Reply::Silence => std::future::pending().await,
