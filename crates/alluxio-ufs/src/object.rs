@@ -113,7 +113,8 @@ impl ObjectStore {
         let mut statuses = Vec::new();
         let mut is_empty = true;
         while let Some(entry) = found.try_next().await? {
-            is_empty = false;
+            // HDFS tells a file, or WebHDFS what is not there at all, as the directory's own entry.
+            is_empty &= entry.key().trim_matches('/') == uri.path().trim_matches('/');
             if let Some(name) = entry.name_below(uri) {
                 statuses.push(entry.status(&self.teller, &name));
             }
@@ -145,7 +146,13 @@ impl ObjectStore {
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         let store = self.clone();
-        let mut found = found.peekable();
+        // Asked for all below a file, HDFS tells the file as if it were a directory's marker.
+        let own = uri.path().trim_matches('/').to_owned();
+        let found = found.try_filter(move |entry| {
+            let is_own = entry.key().trim_matches('/') == own;
+            futures::future::ready(!is_own)
+        });
+        let mut found = found.boxed().peekable();
         stream::once(async move {
             // Nothing below: the one file itself, an empty bucket, or nothing at all.
             let alone = match std::pin::Pin::new(&mut found).peek().await {
@@ -186,10 +193,13 @@ impl ObjectStore {
             Ok(bytes) => return Ok(bytes),
             Err(error) => error,
         };
-        if !matches!(
-            error.kind(),
-            UfsErrorKind::Unexpected | UfsErrorKind::NotFound
-        ) {
+        let may_be_its_end = match error.kind() {
+            UfsErrorKind::Unexpected | UfsErrorKind::NotFound => true,
+            // It answers 403 to an offset behind the end.
+            UfsErrorKind::PermissionDenied => self.teller.kind == StoreKind::WebHdfs,
+            _ => false,
+        };
+        if !may_be_its_end {
             return Err(error);
         }
         // The object may end before the range does, or be a directory: its status tells.
