@@ -50,6 +50,10 @@ pub struct Client {
 
 struct Inner {
     root: UfsUri,
+    /// Where writes go.
+    ufs: Ufs,
+    max_parallel_transfers: usize,
+    is_pinned: bool,
     page_size: PageSize,
     membership: Arc<dyn Membership>,
     metadata: Metadata,
@@ -111,9 +115,12 @@ impl Client {
                 workers: Arc::clone(&workers),
                 max_worker_attempts: routing.max_worker_attempts,
             }),
-            FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => MetadataSource::Ufs(ufs),
+            FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => {
+                MetadataSource::Ufs(ufs.clone())
+            }
         };
         let metadata = metadata(config, asked).await?;
+        let is_pinned = options.consistency == Consistency::Pinned;
         let readers = Shared {
             cache,
             metadata: metadata.clone(),
@@ -136,6 +143,9 @@ impl Client {
         Ok(Self {
             inner: Arc::new(Inner {
                 root: config.ufs.uri.clone(),
+                ufs,
+                max_parallel_transfers: options.max_parallel_transfers,
+                is_pinned,
                 page_size: options.page_size,
                 metadata,
                 membership,
@@ -275,7 +285,24 @@ impl Client {
         &self.inner.metrics
     }
 
-    fn uri(&self, operation: &'static str, path: &str) -> Result<UfsUri> {
+    pub(crate) fn ufs(&self) -> &Ufs {
+        &self.inner.ufs
+    }
+
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
+    }
+
+    pub(crate) fn max_parallel_transfers(&self) -> usize {
+        self.inner.max_parallel_transfers
+    }
+
+    /// Whether the dataset is what a manifest names, and so cannot be changed through this client.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.inner.is_pinned
+    }
+
+    pub(crate) fn uri(&self, operation: &'static str, path: &str) -> Result<UfsUri> {
         self.inner.root.join(path).map_err(|error| {
             let context = format!("`{path}` is not a path below {}", self.inner.root);
             Error::new(ErrorKind::InvalidInput, operation, context).with_source(error)

@@ -15,21 +15,28 @@ mod load;
 pub mod manifest;
 pub mod membership;
 mod metrics;
+mod operations;
 mod reader;
 pub mod ring;
 pub mod source;
 mod status;
 mod summary;
+mod transfer;
 pub mod versions;
 pub mod worker;
+mod write;
 
+pub use alluxio_ufs::{WriteMode, WriteOptions, Written};
 pub use client::Client;
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Followed, LoadJobs};
 pub use membership::{Membership, WorkerEndpoint, WorkerSet};
 pub use metrics::Metrics;
+pub use operations::{RemoveOptions, Removed, TouchOptions};
 pub use reader::{FileReader, ReadBytes};
 pub use source::{BytesBySource, FallbackReason, Source};
 pub use summary::{
     BudgetSummary, CacheSummary, FallbackSummary, ReasonSummary, SourceSummary, Summary,
 };
+pub use transfer::{Existing, Progress, ProgressFn, TransferOptions, Transferred};
+pub use write::FileWriter;

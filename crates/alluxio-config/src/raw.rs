@@ -221,6 +221,8 @@ pub struct RawClient {
     pub readahead: RawReadahead,
     /// Requests to workers and under-store at one time.
     pub max_inflight_requests: u32,
+    /// Files that a copy or move within the dataset moves at one time.
+    pub max_parallel_transfers: u32,
     /// When to read from the under-store directly.
     pub fallback: RawFallback,
 }
@@ -476,6 +478,8 @@ impl Default for RawClient {
             readahead: RawReadahead::default(),
             // Fills a 25 Gbit/s link with 1 MiB pages at 20 ms latency; bounds sockets and memory.
             max_inflight_requests: 64,
+            // Hides a store's latency; where bytes go through the client, 48 MiB of parts a file.
+            max_parallel_transfers: 8,
             fallback: RawFallback::default(),
         }
     }

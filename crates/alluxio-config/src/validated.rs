@@ -96,6 +96,8 @@ pub struct ClientOptions {
     pub readahead_max_bytes: u64,
     /// Requests at one time.
     pub max_inflight_requests: usize,
+    /// Files that a transfer moves at one time.
+    pub max_parallel_transfers: usize,
     /// When to read from the under-store directly.
     pub fallback: FallbackConfig,
 }
@@ -252,6 +254,13 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
     )?;
     let inflight = raw.max_inflight_requests;
     in_range("client.max_inflight_requests", u64::from(inflight), 1, 4096)?;
+    let transfers = raw.max_parallel_transfers;
+    in_range(
+        "client.max_parallel_transfers",
+        u64::from(transfers),
+        1,
+        256,
+    )?;
     in_range(
         "client.metadata_ttl_seconds",
         raw.metadata_ttl_seconds,
@@ -282,6 +291,7 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
         readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
         max_inflight_requests: inflight as usize,
         fallback: fallback(&raw.fallback, page_size)?,
+        max_parallel_transfers: transfers as usize,
     })
 }
 
@@ -463,6 +473,7 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
             max_window: Size::Bytes(client.readahead_max_bytes),
         },
         max_inflight_requests: narrow(client.max_inflight_requests),
+        max_parallel_transfers: narrow(client.max_parallel_transfers),
         fallback: RawFallback {
             policy: client.fallback.policy,
             worker_timeout_milliseconds: u64::try_from(client.fallback.worker_timeout.as_millis())
