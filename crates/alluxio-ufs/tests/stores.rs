@@ -154,6 +154,8 @@ async fn hdfs_keeps_the_contract_by_both_protocols() {
     keeps_the_contract(&hdfs, &hdfs).await;
     let web = connect(&format!("webhdfs://127.0.0.1:{}/data", cluster.http_port));
     keeps_the_contract(&web, &hdfs).await;
+    let writing = connect(&format!("webhdfs://127.0.0.1:{}/web", cluster.http_port));
+    keeps_the_contract(&writing, &writing).await;
 }
 
 /// What the web server has: one file, and how it tells its version.
