@@ -13,13 +13,15 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use alluxio_config::{
-    AccessProfile, Config, Consistency, FallbackPolicy, Membership as ConfiguredMembership,
-    OnChange, RingMembership,
+    AccessProfile, ClientOptions, Config, Consistency, FallbackPolicy,
+    Membership as ConfiguredMembership, OnChange, RingMembership,
 };
 use alluxio_ufs::Ufs;
 use alluxio_wire::{FileStatus, FileVersion, PageSize, UfsUri, WorkerAddress};
 use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::cache::{MemoryPlan, MemoryStore, PageCache};
@@ -28,7 +30,7 @@ use crate::load::LoadJobs;
 use crate::manifest::{self, ManifestSummary};
 use crate::membership::{self, Membership, WorkerSet};
 use crate::metrics::Metrics;
-use crate::reader::{FileReader, Shared};
+use crate::reader::{Bounds, FileReader, Order, Shared};
 use crate::ring::RingShape;
 use crate::source::{BytesBySource, Fallback, OpenedFile, Routing, WorkerThenUfs};
 use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
@@ -39,6 +41,11 @@ use crate::worker::Workers;
 /// Read-ahead of all files together takes at most this part of the page store, so that it does not
 /// push out pages that it fetched itself a moment ago.
 const READAHEAD_SHARE: u64 = 2;
+
+/// Lookups for files ahead at one time: a small part of the requests, which reads come before.
+const LOOKUPS_AHEAD: usize = 4;
+/// The longest file with a list of files that is read.
+const MAX_LIST_BYTES: u64 = 512 * 1024 * 1024;
 
 /// A client of one dataset. A clone is cheap and shares everything.
 ///
@@ -64,6 +71,8 @@ struct Inner {
     /// Names the configuration in summaries.
     fingerprint: String,
     connected: Instant,
+    /// Bounds how many files ahead are looked up at one time.
+    ahead: Arc<Semaphore>,
     /// Follows the membership for the gauge of workers.
     gauge: AbortHandle,
 }
@@ -121,26 +130,20 @@ impl Client {
         };
         let metadata = metadata(config, asked).await?;
         let is_pinned = options.consistency == Consistency::Pinned;
-        let readers = Shared {
+        let readers = shared(
+            options,
             cache,
-            metadata: metadata.clone(),
-            // What is pinned does not become another version by being opened again.
-            reopens: options.on_change == OnChange::Reopen
-                && options.consistency == Consistency::Live,
-            metrics: Arc::clone(&metrics),
-            access_profile: options.access_profile,
-            runtime: Handle::current(),
-            readahead_max_bytes: options.readahead_max_bytes,
-            readahead_total_bytes: memory.store_bytes / READAHEAD_SHARE,
-            open_files: AtomicUsize::new(0),
-        };
+            metadata.clone(),
+            Arc::clone(&metrics),
+            memory.store_bytes,
+        );
         let loads = load_jobs(config, &membership, &workers);
         let gauge = tokio::spawn(follow(
             Arc::clone(&membership),
             Arc::clone(&workers),
             Arc::clone(&metrics),
         ));
-        Ok(Self {
+        let client = Self {
             inner: Arc::new(Inner {
                 root: config.ufs.uri.clone(),
                 ufs,
@@ -155,9 +158,14 @@ impl Client {
                 fallback,
                 fingerprint: summary::fingerprint(config),
                 connected: Instant::now(),
+                ahead: Arc::new(Semaphore::new(LOOKUPS_AHEAD)),
                 gauge: gauge.abort_handle(),
             }),
-        })
+        };
+        if let Some(list) = &options.file_list {
+            client.follow_file(list).await?;
+        }
+        Ok(client)
     }
 
     /// The root of the dataset.
@@ -200,20 +208,74 @@ impl Client {
             let context = format!("{uri} is a directory; name a file in it");
             return Err(Error::new(ErrorKind::IsDirectory, "open", context));
         }
-        let file = OpenedFile {
-            id: uri.file_id(),
-            uri,
-            version: status.version(),
-            length: status.length,
-            modified_ms: status.modified_ms,
-            page_size: self.inner.page_size,
-        };
+        self.fetch_ahead_of(path);
+        let file = self.inner.opened(uri, &status);
         Ok(FileReader::new(
             file,
             status,
             Arc::clone(&self.inner.readers),
             profile,
         ))
+    }
+
+    /// Tells the order in which files will be opened, such as that of a shuffled epoch: while one is
+    /// read, the beginning of the next ones is fetched, at most 16 files of at most 4 MiB and a
+    /// quarter of the page store. Replaces an earlier list; an empty one ends it. Opening files in
+    /// another order is no mistake: after a few steps out of order nothing is fetched ahead, until the
+    /// order is kept again.
+    pub fn follow_list(&self, paths: Vec<String>) -> Result<()> {
+        let readers = &self.inner.readers;
+        let page_bytes = self.inner.page_size.bytes();
+        let bounds = Bounds::new(readers.readahead_total_bytes, page_bytes);
+        let order = Order::new(paths, bounds)?;
+        *readers.order.lock() = Some(order);
+        Ok(())
+    }
+
+    /// Follows the list in a file, a path below the dataset in each line.
+    async fn follow_file(&self, list: &Path) -> Result<()> {
+        let failed = |cause: String| {
+            let context = format!("the list of files {} {cause}", list.display());
+            Error::new(ErrorKind::InvalidInput, "connect", context)
+        };
+        let read = async {
+            let length = tokio::fs::metadata(list).await?.len();
+            if length > MAX_LIST_BYTES {
+                return Ok(None);
+            }
+            tokio::fs::read_to_string(list).await.map(Some)
+        };
+        let text = read.await.map_err(|error| {
+            failed("cannot be read: check client.file_list".to_owned()).with_source(error)
+        })?;
+        let text = text
+            .ok_or_else(|| failed(format!("is over {MAX_LIST_BYTES} bytes: give it in parts")))?;
+        let lines = text.lines().map(|line| line.trim_matches('/'));
+        self.follow_list(
+            lines
+                .filter(|line| !line.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    /// Starts to fetch the files that come after this one in the caller's list.
+    fn fetch_ahead_of(&self, path: &str) {
+        let readers = &self.inner.readers;
+        let told = match readers.order.lock().as_mut() {
+            Some(order) => order.opened(path),
+            None => return,
+        };
+        for place in told {
+            let (client, turns) = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.ahead));
+            readers.runtime.spawn(async move {
+                // The semaphore is never closed.
+                let _turn = turns.acquire().await.ok();
+                if let Some(inner) = client.upgrade() {
+                    inner.fetch_beginning(place).await;
+                }
+            });
+        }
     }
 
     /// Takes a manifest of a directory as the store lists it now, and puts it into the file
@@ -310,6 +372,40 @@ impl Client {
     }
 }
 
+impl Inner {
+    fn opened(&self, uri: UfsUri, status: &FileStatus) -> OpenedFile {
+        OpenedFile {
+            id: uri.file_id(),
+            uri,
+            version: status.version(),
+            length: status.length,
+            modified_ms: status.modified_ms,
+            page_size: self.page_size,
+        }
+    }
+
+    /// Fetches the beginning of the file at this place of the list, unless its reader has come there
+    /// or left the order meanwhile. A file that is not there is the reader's to find out.
+    async fn fetch_beginning(&self, place: usize) {
+        let (path, bytes) = match self.readers.order.lock().as_ref() {
+            Some(order) if order.is_ahead(place) => (order.path(place), order.bounds().file_bytes),
+            _ => return,
+        };
+        let uri = path.and_then(|path| self.root.join(&path).ok());
+        let Some(uri) = uri else {
+            return;
+        };
+        match self.metadata.status(&uri).await {
+            Ok(status) if !status.is_directory() => {
+                let file = Arc::new(self.opened(uri, &status));
+                self.readers.prefetch_beginning(&file, bytes);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "a file of the list cannot be fetched ahead"),
+        }
+    }
+}
+
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
@@ -321,6 +417,29 @@ impl std::fmt::Debug for Client {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.gauge.abort();
+    }
+}
+
+/// What all readers share.
+fn shared(
+    options: &ClientOptions,
+    cache: Arc<PageCache>,
+    metadata: Metadata,
+    metrics: Arc<Metrics>,
+    store_bytes: u64,
+) -> Shared {
+    Shared {
+        cache,
+        metadata,
+        // What is pinned does not become another version by being opened again.
+        reopens: options.on_change == OnChange::Reopen && options.consistency == Consistency::Live,
+        metrics,
+        access_profile: options.access_profile,
+        runtime: Handle::current(),
+        readahead_max_bytes: options.readahead_max_bytes,
+        readahead_total_bytes: store_bytes / READAHEAD_SHARE,
+        open_files: AtomicUsize::new(0),
+        order: Mutex::new(None),
     }
 }
 

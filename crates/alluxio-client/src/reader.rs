@@ -6,6 +6,7 @@
 //! handed out nothing yet may go on with the new version (`reopen`).
 
 mod access;
+mod follow;
 mod layout;
 mod reopen;
 mod scatter;
@@ -27,6 +28,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::source::{BytesBySource, OpenedFile, Source};
 use crate::status::Metadata;
+
+pub(crate) use follow::{Bounds, Order};
 
 use access::{Access, profile_of};
 use reopen::{MAX_REOPENS, Reopen};
@@ -65,6 +68,8 @@ pub(crate) struct Shared {
     /// What all files' read-ahead together may take.
     pub(crate) readahead_total_bytes: u64,
     pub(crate) open_files: AtomicUsize,
+    /// The order in which files will be opened, where the caller told.
+    pub(crate) order: Mutex<Option<Order>>,
 }
 
 /// The bytes of one read, as slices of cached pages, and where they came from.
@@ -327,6 +332,12 @@ fn pages(bytes: &Range<u64>, page_size: PageSize) -> Range<u64> {
 }
 
 impl Shared {
+    /// Starts to fetch the beginning of a file that will be opened soon, as far as there is room.
+    pub(crate) fn prefetch_beginning(&self, file: &Arc<OpenedFile>, bytes: u64) {
+        let wanted = pages(&(0..bytes.min(file.length)), file.page_size);
+        self.cache.prefetch_run(file, wanted);
+    }
+
     /// Each open file's part of what read-ahead may take, so that many of them do not push each
     /// other's pages out before they are read.
     fn readahead_limit(&self) -> u64 {

@@ -217,6 +217,9 @@ pub struct RawClient {
     pub manifest: RawManifest,
     /// How files are read, where nobody says otherwise when opening one.
     pub access_profile: RawAccessProfile,
+    /// A file with the paths of files in the order in which they will be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_list: Option<String>,
     /// Read-ahead.
     pub readahead: RawReadahead,
     /// Requests to workers and under-store at one time.
@@ -475,6 +478,7 @@ impl Default for RawClient {
             verify_worker_version: true,
             manifest: RawManifest::default(),
             access_profile: RawAccessProfile::Adaptive,
+            file_list: None,
             readahead: RawReadahead::default(),
             // Fills a 25 Gbit/s link with 1 MiB pages at 20 ms latency; bounds sockets and memory.
             max_inflight_requests: 64,

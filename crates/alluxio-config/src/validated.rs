@@ -92,6 +92,8 @@ pub struct ClientOptions {
     pub manifest: Option<ManifestConfig>,
     /// How files are read, where nobody says otherwise when opening one.
     pub access_profile: AccessProfile,
+    /// A file with the paths of files in the order in which they will be opened.
+    pub file_list: Option<PathBuf>,
     /// The most that is read ahead in one file.
     pub readahead_max_bytes: u64,
     /// Requests at one time.
@@ -288,6 +290,13 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
         verify_worker_version: raw.verify_worker_version,
         manifest: manifest(raw)?,
         access_profile: raw.access_profile,
+        file_list: match raw.file_list.as_deref() {
+            Some("") => {
+                let reason = "it is empty: name a file, or leave the field out";
+                return Err(ConfigError::value("client.file_list", reason));
+            }
+            list => list.map(PathBuf::from),
+        },
         readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
         max_inflight_requests: inflight as usize,
         fallback: fallback(&raw.fallback, page_size)?,
@@ -469,6 +478,10 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
         verify_worker_version: client.verify_worker_version,
         manifest: to_raw_manifest(client.manifest.as_ref()),
         access_profile: client.access_profile,
+        file_list: client
+            .file_list
+            .as_ref()
+            .map(|list| list.display().to_string()),
         readahead: crate::raw::RawReadahead {
             max_window: Size::Bytes(client.readahead_max_bytes),
         },

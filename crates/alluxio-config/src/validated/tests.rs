@@ -142,6 +142,7 @@ fn docs_configuration_names_every_field_and_property() {
     let written: serde_yaml::Value = serde_yaml::from_str(&config.to_yaml_with_secrets()).unwrap();
     let mut fields = vec![
         "ufs.anon".to_owned(),
+        "client.file_list".to_owned(),
         "cluster.membership.workers".to_owned(),
         "cluster.membership.name".to_owned(),
         "cluster.membership.port".to_owned(),
