@@ -303,7 +303,7 @@ async fn a_worker_is_asked_for_its_kind_once_and_again_after_a_restart() {
     versions.replace("a", 4 * PAGE);
     let old = std::fs::read(versions.folder.path().join("a")).unwrap();
     // First it checks versions; then it is an open-source worker with an old copy of the file.
-    let (restarted, served) = (Arc::new(Mutex::new(0)), old.clone());
+    let (restarted, copy) = (Arc::new(Mutex::new(0)), old.clone());
     let stage = Arc::clone(&restarted);
     let server = ScriptedWorker::start(move |target| {
         let mut stage = stage.lock();
@@ -319,9 +319,7 @@ async fn a_worker_is_asked_for_its_kind_once_and_again_after_a_restart() {
             }
             (0, None) => Reply::Answer(200, b"{}".to_vec()),
             (_, None) => Reply::EmptyClose,
-            (_, Some(index)) => {
-                Reply::Answer(200, served.chunks(PAGE).nth(index).unwrap().to_vec())
-            }
+            (_, Some(index)) => Reply::Answer(200, copy.chunks(PAGE).nth(index).unwrap().to_vec()),
         }
     })
     .await;
