@@ -1,8 +1,8 @@
 //! The client: the one place where the parts are joined.
 //!
 //! ```text
-//! FileReader -> PageCache -> WorkerThenUfs -> Workers (picked by HashRing on a WorkerSet)
-//!                                          -> Ufs
+//! FileReader -> PageCache [-> DiskCache] -> WorkerThenUfs -> Workers (picked by HashRing on a WorkerSet)
+//!                                                         -> Ufs
 //! Metadata   -> Ufs (or Workers, under the policy `never`)
 //! LoadJobs   -> Workers
 //! ```
@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::cache::{MemoryPlan, MemoryStore, PageCache};
+use crate::disk::{DiskCache, DiskMemory, DiskThenRemote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::LoadJobs;
 use crate::manifest::{self, ManifestSummary};
@@ -32,7 +33,7 @@ use crate::membership::{self, Membership, WorkerSet};
 use crate::metrics::Metrics;
 use crate::reader::{Bounds, FileReader, Order, Shared};
 use crate::ring::RingShape;
-use crate::source::{BytesBySource, Fallback, OpenedFile, Routing, WorkerThenUfs};
+use crate::source::{BytesBySource, Fallback, OpenedFile, PageSource, Routing, WorkerThenUfs};
 use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
 use crate::summary::{self, Summary};
 use crate::versions::VersionedPages;
@@ -66,6 +67,7 @@ struct Inner {
     metadata: Metadata,
     readers: Arc<Shared>,
     loads: LoadJobs,
+    disk: Option<DiskCache>,
     metrics: Arc<Metrics>,
     fallback: Arc<Fallback>,
     /// Names the configuration in summaries.
@@ -106,18 +108,8 @@ impl Client {
             Arc::clone(&metrics),
         ));
         let fallback = source.fallback();
-        let memory = MemoryPlan::new(
-            options.memory_limit_bytes,
-            options.page_size.bytes(),
-            options.max_inflight_requests,
-        );
-        let cache = PageCache::new(
-            Arc::new(MemoryStore::new(memory.store_bytes)),
-            source,
-            memory.inflight_bytes,
-            Handle::current(),
-            Arc::clone(&metrics),
-        );
+        let (source, disk, memory) = with_disk(config, source, &metrics).await?;
+        let cache = page_cache(memory, source, &metrics);
         let asked = match routing.policy {
             FallbackPolicy::Never => MetadataSource::Workers(WorkerMetadata {
                 membership: Arc::clone(&membership),
@@ -154,6 +146,7 @@ impl Client {
                 membership,
                 readers: Arc::new(readers),
                 loads,
+                disk,
                 metrics,
                 fallback,
                 fingerprint: summary::fingerprint(config),
@@ -342,6 +335,14 @@ impl Client {
         }
     }
 
+    /// Waits until the pages fetched so far lie in the disk cache, as far as it keeps them. Without
+    /// a disk cache there is nothing to wait for. A process that ends without it loses them alone.
+    pub async fn flush(&self) {
+        if let Some(disk) = &self.inner.disk {
+            disk.flush().await;
+        }
+    }
+
     /// The client's metrics.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.inner.metrics
@@ -471,6 +472,46 @@ fn load_jobs(
         Arc::clone(workers),
         config.client.fallback.max_worker_attempts as usize,
     )
+}
+
+/// Pages in memory, before their source.
+fn page_cache(
+    memory: MemoryPlan,
+    source: Arc<dyn PageSource>,
+    metrics: &Arc<Metrics>,
+) -> Arc<PageCache> {
+    PageCache::new(
+        Arc::new(MemoryStore::new(memory.store_bytes)),
+        source,
+        memory.inflight_bytes,
+        Handle::current(),
+        Arc::clone(metrics),
+    )
+}
+
+/// Puts the disk cache before the workers, if there is one, and divides the memory limit.
+async fn with_disk(
+    config: &Config,
+    source: Arc<dyn PageSource>,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<dyn PageSource>, Option<DiskCache>, MemoryPlan)> {
+    let options = &config.client;
+    let limit_bytes = options.memory_limit_bytes;
+    let plan = |bytes| {
+        MemoryPlan::new(
+            bytes,
+            options.page_size.bytes(),
+            options.max_inflight_requests,
+        )
+    };
+    let Some(disk) = &options.disk_cache else {
+        return Ok((source, None, plan(limit_bytes)));
+    };
+    let memory = DiskMemory::of(limit_bytes);
+    let disk = DiskCache::open(disk, &config.ufs.uri, memory, metrics.registry()).await?;
+    let source = DiskThenRemote::new(disk.clone(), source, Arc::clone(metrics));
+    let rest = plan(limit_bytes - memory.total_bytes());
+    Ok((Arc::new(source), Some(disk), rest))
 }
 
 /// Who is asked for pages, and in which number.

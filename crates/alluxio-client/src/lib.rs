@@ -3,13 +3,15 @@
 //! One read, step by step:
 //! 1. [`FileReader::read_at`] splits the range into pages and moves the read-ahead window.
 //! 2. [`cache::PageCache`] has the page, or fetches it once for all who wait.
-//! 3. [`source::WorkerThenUfs`] decides whom to ask, in one `match`.
-//! 4. [`ring::HashRing::pick`] names the workers, on a [`membership::WorkerSet`] snapshot.
-//! 5. [`worker::Workers::page`] asks one of them; where none can serve, the under-store is read at
+//! 3. The disk cache has the page, if there is one, or keeps it on its way.
+//! 4. [`source::WorkerThenUfs`] decides whom to ask, in one `match`.
+//! 5. [`ring::HashRing::pick`] names the workers, on a [`membership::WorkerSet`] snapshot.
+//! 6. [`worker::Workers::page`] asks one of them; where none can serve, the under-store is read at
 //!    the version that was opened.
 
 pub mod cache;
 mod client;
+mod disk;
 mod error;
 mod load;
 pub mod manifest;

@@ -36,6 +36,8 @@ pub(crate) use fallback::Fallback;
 pub enum Source {
     /// This client's memory.
     Memory,
+    /// This node's disk.
+    Disk,
     /// The worker that the ring names first.
     Worker,
     /// A worker further along the ring, because the first could not serve.
@@ -49,6 +51,8 @@ pub enum Source {
 pub struct BytesBySource {
     /// From this client's memory.
     pub memory: u64,
+    /// From this node's disk.
+    pub disk: u64,
     /// From the worker that the ring names first.
     pub worker: u64,
     /// From a worker further along the ring.
@@ -90,13 +94,13 @@ pub struct FetchedPage {
 #[async_trait]
 pub trait PageSource: Send + Sync {
     /// Fetches page `index` of `file`.
-    async fn fetch(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage>;
+    async fn fetch(&self, file: &Arc<OpenedFile>, index: u64) -> Result<FetchedPage>;
 
     /// Fetches a part of a page for a reader that jumps about. `None` where it can only be had with
     /// its whole page.
     async fn fetch_part(
         &self,
-        _file: &OpenedFile,
+        _file: &Arc<OpenedFile>,
         _index: u64,
         _part: PageRange,
     ) -> Result<Option<FetchedPage>> {
@@ -358,7 +362,7 @@ impl WorkerThenUfs {
 
 #[async_trait]
 impl PageSource for WorkerThenUfs {
-    async fn fetch(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage> {
+    async fn fetch(&self, file: &Arc<OpenedFile>, index: u64) -> Result<FetchedPage> {
         // The semaphore is never closed.
         let _turn = self.turns.acquire().await.ok();
         self.metrics.inflight_requests.inc();
@@ -369,7 +373,7 @@ impl PageSource for WorkerThenUfs {
 
     async fn fetch_part(
         &self,
-        file: &OpenedFile,
+        file: &Arc<OpenedFile>,
         index: u64,
         part: PageRange,
     ) -> Result<Option<FetchedPage>> {
@@ -486,12 +490,19 @@ impl OpenedFile {
 
 impl Source {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Memory, Self::Worker, Self::NextWorker, Self::Ufs];
+    pub const ALL: [Self; 5] = [
+        Self::Memory,
+        Self::Disk,
+        Self::Worker,
+        Self::NextWorker,
+        Self::Ufs,
+    ];
 
     /// The word for it in metrics and output.
     pub fn label(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Disk => "disk",
             Self::Worker => "worker",
             Self::NextWorker => "next_worker",
             Self::Ufs => "ufs",
@@ -504,6 +515,7 @@ impl BytesBySource {
     pub fn add(&mut self, source: Source, bytes: u64) {
         match source {
             Source::Memory => self.memory += bytes,
+            Source::Disk => self.disk += bytes,
             Source::Worker => self.worker += bytes,
             Source::NextWorker => self.next_worker += bytes,
             Source::Ufs => self.ufs += bytes,
@@ -514,6 +526,7 @@ impl BytesBySource {
     pub fn of(&self, source: Source) -> u64 {
         match source {
             Source::Memory => self.memory,
+            Source::Disk => self.disk,
             Source::Worker => self.worker,
             Source::NextWorker => self.next_worker,
             Source::Ufs => self.ufs,

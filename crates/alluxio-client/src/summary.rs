@@ -17,7 +17,7 @@ pub struct Summary {
     pub config_version: String,
     /// Since the client was made.
     pub seconds: f64,
-    /// Where bytes came from: memory, worker, next worker, under-store.
+    /// Where bytes came from: memory, disk, worker, next worker, under-store.
     pub sources: Vec<SourceSummary>,
     /// What the page cache did.
     pub cache: CacheSummary,

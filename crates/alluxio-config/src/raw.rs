@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::disk_cache::RawDiskCache;
 use serde::{Deserialize, Serialize};
 
 /// A number of bytes, written as a number or as a text with a unit (`1MB`, `512Mi`).
@@ -220,6 +221,8 @@ pub struct RawClient {
     /// A file with the paths of files in the order in which they will be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_list: Option<String>,
+    /// Pages on this node's disk.
+    pub disk_cache: RawDiskCache,
     /// Read-ahead.
     pub readahead: RawReadahead,
     /// Requests to workers and under-store at one time.
@@ -432,7 +435,7 @@ impl RawRingPolicy {
 }
 
 impl Size {
-    fn text(text: &str) -> Self {
+    pub(crate) fn text(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
@@ -479,6 +482,7 @@ impl Default for RawClient {
             manifest: RawManifest::default(),
             access_profile: RawAccessProfile::Adaptive,
             file_list: None,
+            disk_cache: RawDiskCache::default(),
             readahead: RawReadahead::default(),
             // Fills a 25 Gbit/s link with 1 MiB pages at 20 ms latency; bounds sockets and memory.
             max_inflight_requests: 64,

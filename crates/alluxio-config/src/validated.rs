@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use alluxio_wire::{PageSize, UfsUri, parse_size};
 
+use crate::disk_cache::{self, DiskCacheConfig};
 pub use crate::raw::{
     RawAccessProfile as AccessProfile, RawAddressingStyle as AddressingStyle,
     RawConsistency as Consistency, RawFallbackPolicy as FallbackPolicy, RawLogFormat as LogFormat,
@@ -94,6 +95,8 @@ pub struct ClientOptions {
     pub access_profile: AccessProfile,
     /// A file with the paths of files in the order in which they will be opened.
     pub file_list: Option<PathBuf>,
+    /// Pages on this node's disk.
+    pub disk_cache: Option<DiskCacheConfig>,
     /// The most that is read ahead in one file.
     pub readahead_max_bytes: u64,
     /// Requests at one time.
@@ -297,6 +300,7 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
             }
             list => list.map(PathBuf::from),
         },
+        disk_cache: disk_cache::validate(&raw.disk_cache)?,
         readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
         max_inflight_requests: inflight as usize,
         fallback: fallback(&raw.fallback, page_size)?,
@@ -390,14 +394,19 @@ fn worker(raw: RawWorker) -> Result<WorkerOptions, ConfigError> {
     })
 }
 
-fn bytes(path: &'static str, size: &Size) -> Result<u64, ConfigError> {
+pub(crate) fn bytes(path: &'static str, size: &Size) -> Result<u64, ConfigError> {
     match size {
         Size::Bytes(bytes) => Ok(*bytes),
         Size::Text(text) => parse_size(text).map_err(|e| ConfigError::value(path, e.to_string())),
     }
 }
 
-fn in_range(path: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+pub(crate) fn in_range(
+    path: &'static str,
+    value: u64,
+    least: u64,
+    most: u64,
+) -> Result<(), ConfigError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
@@ -482,6 +491,7 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
             .file_list
             .as_ref()
             .map(|list| list.display().to_string()),
+        disk_cache: disk_cache::to_raw(client.disk_cache.as_ref()),
         readahead: crate::raw::RawReadahead {
             max_window: Size::Bytes(client.readahead_max_bytes),
         },

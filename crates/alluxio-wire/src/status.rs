@@ -94,6 +94,12 @@ impl FileVersion {
         &self.0
     }
 
+    /// Whether other bytes have another version. Without a hash and a modification time, bytes of
+    /// the same length look alike, so such a file is not kept beyond a process.
+    pub fn tells_changes(&self) -> bool {
+        !self.0.starts_with("mtime:0:")
+    }
+
     /// The content hash, where the version was made from one.
     pub fn content_hash(&self) -> Option<&str> {
         self.0.strip_prefix("etag:")

@@ -16,6 +16,7 @@ pub(crate) async fn run(arguments: CatArguments) -> Result<()> {
     let first = paths.next().context("no file given")?;
     let target = dataset::open(&arguments.dataset, first).await?;
     let written = rest(&arguments, &target, paths).await;
+    target.client.flush().await;
     // What was read before a failure is often why one asks for the report.
     if arguments.report {
         let summary = target.client.summary();

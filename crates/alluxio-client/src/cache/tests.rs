@@ -30,7 +30,7 @@ struct HeldSource {
 
 #[async_trait]
 impl PageSource for HeldSource {
-    async fn fetch(&self, file: &OpenedFile, index: u64) -> Result<FetchedPage> {
+    async fn fetch(&self, file: &Arc<OpenedFile>, index: u64) -> Result<FetchedPage> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_running.fetch_max(running, Ordering::SeqCst);

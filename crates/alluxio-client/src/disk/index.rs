@@ -1,0 +1,429 @@
+//! What is in the cache, in memory: pages with their checksums, and which file has to leave first.
+//!
+//! The index is what the log says, no more: a record is applied after it was written. Its own size
+//! is part of what is bounded, because a cache of millions of small files costs memory for each.
+
+use std::collections::HashMap;
+
+use super::record::{FileKey, Record};
+
+/// What a file costs on the disk beside its pages' blocks: its inode.
+const FILE_OVERHEAD_BYTES: u64 = 4096;
+/// File systems give out space in blocks of this size.
+const BLOCK_BYTES: u64 = 4096;
+/// What a file costs in memory: its entry, the map's spare room, and the allocation of its sums.
+const ENTRY_MEMORY_BYTES: u64 = 136;
+/// A use is worth a record this often; the order of eviction is that exact after a restart.
+const USE_RECORD_EVERY_S: u64 = 600;
+/// Where a page is not here. A page whose sum is 0 by chance is never found, which is no harm.
+const ABSENT: u64 = 0;
+
+/// The files of a cache.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    files: HashMap<FileKey, CachedFile>,
+    disk_bytes: u64,
+    memory_bytes: u64,
+    live_records: u64,
+}
+
+/// One version of one file.
+#[derive(Debug)]
+struct CachedFile {
+    page_size_bytes: u64,
+    length_bytes: u64,
+    /// XXH3 by page index, as far as the last page that is here.
+    sums: Vec<u64>,
+    resident_pages: u64,
+    disk_bytes: u64,
+    filled_s: u64,
+    used_s: u64,
+    recorded_use_s: u64,
+}
+
+/// Where a page lies, and what it has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) offset: u64,
+    pub(super) length: usize,
+    pub(super) sum: u64,
+}
+
+/// How far a cache may grow, and down to where it is emptied when it has; all in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks {
+    /// Bytes on the disk above which files are evicted.
+    pub(super) high_disk: u64,
+    /// Bytes on the disk that are left then.
+    pub(super) low_disk: u64,
+    /// Bytes of the index in memory above which files are evicted.
+    pub(super) high_memory: u64,
+    /// Bytes of the index that are left then.
+    pub(super) low_memory: u64,
+}
+
+impl Index {
+    /// Takes in a record of the log.
+    pub(super) fn apply(&mut self, record: &Record) {
+        match *record {
+            Record::File {
+                key,
+                page_size_bytes,
+                length_bytes,
+                at_s,
+            } => {
+                self.remove(&key);
+                self.files
+                    .insert(key, CachedFile::new(page_size_bytes, length_bytes, at_s));
+                self.disk_bytes += FILE_OVERHEAD_BYTES;
+                self.memory_bytes += ENTRY_MEMORY_BYTES;
+                self.live_records += 1;
+            }
+            Record::Page {
+                key,
+                index,
+                sum,
+                at_s,
+            } => self.add_page(&key, index, sum, at_s),
+            Record::Used { key, at_s } => {
+                if let Some(file) = self.files.get_mut(&key) {
+                    file.used_s = at_s;
+                    file.recorded_use_s = at_s;
+                }
+            }
+            Record::Removed { key } => self.remove(&key),
+        }
+    }
+
+    fn add_page(&mut self, key: &FileKey, index: u64, sum: u64, at_s: u64) {
+        let Some(file) = self.files.get_mut(key) else {
+            return;
+        };
+        let Some(bytes) = file.page_length(index) else {
+            return;
+        };
+        let Ok(at) = usize::try_from(index) else {
+            return;
+        };
+        let before = file.sums.len();
+        if at >= before {
+            file.sums.resize(at + 1, ABSENT);
+        }
+        let is_new = file.sums[at] == ABSENT;
+        file.sums[at] = sum;
+        file.filled_s = at_s;
+        file.used_s = file.used_s.max(at_s);
+        self.memory_bytes += 8 * (file.sums.len() - before) as u64;
+        if is_new && sum != ABSENT {
+            let blocks = bytes.next_multiple_of(BLOCK_BYTES);
+            file.resident_pages += 1;
+            file.disk_bytes += blocks;
+            self.disk_bytes += blocks;
+            self.live_records += 1;
+        }
+    }
+
+    fn remove(&mut self, key: &FileKey) {
+        if let Some(file) = self.files.remove(key) {
+            self.disk_bytes -= file.disk_bytes;
+            self.memory_bytes -= file.memory_bytes();
+            self.live_records -= 1 + file.resident_pages;
+        }
+    }
+
+    /// Where a page lies. It counts as used.
+    pub(super) fn slot(&mut self, key: &FileKey, index: u64, now_s: u64) -> Option<Slot> {
+        let file = self.files.get_mut(key)?;
+        let sum = *file.sums.get(usize::try_from(index).ok()?)?;
+        let length = usize::try_from(file.page_length(index)?).ok()?;
+        if sum == ABSENT {
+            return None;
+        }
+        file.used_s = file.used_s.max(now_s);
+        Some(Slot {
+            offset: index * file.page_size_bytes,
+            length,
+            sum,
+        })
+    }
+
+    /// Whether a file has an entry, with pages or without.
+    pub(super) fn knows(&self, key: &FileKey) -> bool {
+        self.files.contains_key(key)
+    }
+
+    /// Whether a page is here; that is no use of it.
+    pub(super) fn has(&self, key: &FileKey, index: u64) -> bool {
+        let sums = self.files.get(key).map(|file| &file.sums);
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        sums.and_then(|sums| sums.get(at))
+            .is_some_and(|sum| *sum != ABSENT)
+    }
+
+    /// Takes a page that is not what it was off the index, unless it was written anew since.
+    /// Returns whether it was the one.
+    pub(super) fn forget_page(&mut self, key: &FileKey, index: u64, sum: u64) -> bool {
+        let Some(file) = self.files.get_mut(key) else {
+            return false;
+        };
+        let Some(bytes) = file.page_length(index) else {
+            return false;
+        };
+        let at = usize::try_from(index).unwrap_or(usize::MAX);
+        let Some(slot) = file.sums.get_mut(at).filter(|slot| **slot == sum) else {
+            return false;
+        };
+        *slot = ABSENT;
+        let blocks = bytes.next_multiple_of(BLOCK_BYTES);
+        file.resident_pages -= 1;
+        file.disk_bytes -= blocks;
+        self.disk_bytes -= blocks;
+        self.live_records -= 1;
+        true
+    }
+
+    /// Bytes on the disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.disk_bytes
+    }
+
+    /// Files here.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Records that it takes to say what is here.
+    pub(super) fn live_records(&self) -> u64 {
+        self.live_records
+    }
+
+    /// The files to evict, the least recently used first: none until a high mark is passed, then as
+    /// many as it takes to come down to the low ones. Ties leave by age.
+    pub(super) fn over_marks(&self, marks: &Marks) -> Vec<FileKey> {
+        let is_over = self.disk_bytes > marks.high_disk || self.memory_bytes > marks.high_memory;
+        if !is_over {
+            return Vec::new();
+        }
+        let disk = self.disk_bytes.saturating_sub(marks.low_disk);
+        let memory = self.memory_bytes.saturating_sub(marks.low_memory);
+        self.oldest(disk, memory)
+    }
+
+    /// The least recently used files that together give back so much.
+    pub(super) fn oldest(&self, mut disk: u64, mut memory: u64) -> Vec<FileKey> {
+        let mut by_use: Vec<_> = self
+            .files
+            .iter()
+            .map(|(key, file)| (file.used_s, file.filled_s, *key))
+            .collect();
+        by_use.sort_unstable();
+        let mut leaving = Vec::new();
+        for (_, _, key) in by_use {
+            if disk == 0 && memory == 0 {
+                break;
+            }
+            let file = &self.files[&key];
+            disk = disk.saturating_sub(file.disk_bytes);
+            memory = memory.saturating_sub(file.memory_bytes());
+            leaving.push(key);
+        }
+        leaving
+    }
+
+    /// The files that nobody filled or read since `limit_s`.
+    pub(super) fn unused_since(&self, limit_s: u64) -> Vec<FileKey> {
+        let unused = self.files.iter().filter(|(_, file)| file.used_s < limit_s);
+        unused.map(|(key, _)| *key).collect()
+    }
+
+    /// Records of the uses that are not in the log yet. They count as recorded from now on.
+    pub(super) fn take_uses(&mut self) -> Vec<Record> {
+        let mut uses = Vec::new();
+        for (key, file) in &mut self.files {
+            if file.used_s >= file.recorded_use_s + USE_RECORD_EVERY_S {
+                file.recorded_use_s = file.used_s;
+                let (key, at_s) = (*key, file.used_s);
+                uses.push(Record::Used { key, at_s });
+            }
+        }
+        uses
+    }
+
+    /// The log that says what is here and nothing else.
+    pub(super) fn records(&self) -> Vec<Record> {
+        let mut records = Vec::with_capacity(self.files.len() * 2);
+        for (key, file) in &self.files {
+            let key = *key;
+            records.push(Record::File {
+                key,
+                page_size_bytes: file.page_size_bytes,
+                length_bytes: file.length_bytes,
+                at_s: file.filled_s,
+            });
+            let pages = file.sums.iter().zip(0..);
+            records.extend(
+                pages
+                    .filter(|(sum, _)| **sum != ABSENT)
+                    .map(|(sum, index)| Record::Page {
+                        key,
+                        index,
+                        sum: *sum,
+                        at_s: file.filled_s,
+                    }),
+            );
+            if file.used_s > file.filled_s {
+                let at_s = file.used_s;
+                records.push(Record::Used { key, at_s });
+            }
+        }
+        records
+    }
+}
+
+impl CachedFile {
+    fn new(page_size_bytes: u64, length_bytes: u64, at_s: u64) -> Self {
+        Self {
+            page_size_bytes,
+            length_bytes,
+            sums: Vec::new(),
+            resident_pages: 0,
+            disk_bytes: FILE_OVERHEAD_BYTES,
+            filled_s: at_s,
+            used_s: at_s,
+            recorded_use_s: at_s,
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        ENTRY_MEMORY_BYTES + 8 * self.sums.len() as u64
+    }
+
+    /// `None` behind the file's end.
+    fn page_length(&self, index: u64) -> Option<u64> {
+        let start = index.checked_mul(self.page_size_bytes)?;
+        let rest = self.length_bytes.checked_sub(start)?;
+        Some(rest.min(self.page_size_bytes)).filter(|length| *length > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 1 << 20;
+
+    fn key(name: u8) -> FileKey {
+        FileKey([name; 16])
+    }
+
+    /// An index of files of `pages` pages each, every one filled at the second of its name.
+    fn index(names: impl IntoIterator<Item = u8>, pages: u64) -> Index {
+        let mut index = Index::default();
+        for name in names {
+            let (key, at_s) = (key(name), u64::from(name));
+            index.apply(&Record::File {
+                key,
+                page_size_bytes: PAGE,
+                length_bytes: pages * PAGE,
+                at_s,
+            });
+            for page in 0..pages {
+                index.apply(&Record::Page {
+                    key,
+                    index: page,
+                    sum: 1 + page,
+                    at_s,
+                });
+            }
+        }
+        index
+    }
+
+    fn marks(high: u64, low: u64) -> Marks {
+        Marks {
+            high_disk: high,
+            low_disk: low,
+            high_memory: u64::MAX,
+            low_memory: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn the_least_recently_used_files_leave_until_the_low_mark() {
+        let mut index = index(1..=4, 1);
+        let each = PAGE + FILE_OVERHEAD_BYTES;
+        assert_eq!(index.disk_bytes(), 4 * each);
+        assert!(index.over_marks(&marks(4 * each, 0)).is_empty());
+        assert!(index.slot(&key(1), 0, 100).is_some());
+        let leaving = index.over_marks(&marks(4 * each - 1, 2 * each));
+        assert_eq!(leaving, [key(2), key(3)]);
+    }
+
+    #[test]
+    fn the_index_itself_is_bounded() {
+        let index = index(1..=10, 1);
+        let marks = Marks {
+            high_disk: u64::MAX,
+            low_disk: u64::MAX,
+            high_memory: 9 * (ENTRY_MEMORY_BYTES + 8),
+            low_memory: 8 * (ENTRY_MEMORY_BYTES + 8),
+        };
+        assert_eq!(index.over_marks(&marks), [key(1), key(2)]);
+    }
+
+    #[test]
+    fn what_records_say_is_what_is_here() {
+        let mut index = index([1, 2, 3], 3);
+        index.apply(&Record::Removed { key: key(2) });
+        assert!(index.forget_page(&key(3), 1, 2));
+        index.slot(&key(1), 0, 5000);
+        let mut again = Index::default();
+        for record in index.records() {
+            again.apply(&record);
+        }
+        assert_eq!(again.len(), 2);
+        assert_eq!(again.disk_bytes(), index.disk_bytes());
+        assert_eq!(again.live_records(), index.live_records());
+        assert!(again.has(&key(3), 2) && !again.has(&key(3), 1) && !again.has(&key(2), 0));
+        assert_eq!(again.oldest(1, 0), [key(3)]);
+    }
+
+    #[test]
+    fn pages_behind_the_end_of_a_file_are_not_believed() {
+        let mut index = index([1], 2);
+        index.apply(&Record::Page {
+            key: key(1),
+            index: 2,
+            sum: 5,
+            at_s: 1,
+        });
+        index.apply(&Record::Page {
+            key: key(1),
+            index: u64::MAX >> 8,
+            sum: 5,
+            at_s: 1,
+        });
+        assert!(!index.has(&key(1), 2));
+        assert_eq!(index.memory_bytes, ENTRY_MEMORY_BYTES + 16);
+    }
+
+    #[test]
+    fn a_page_that_was_written_anew_is_not_forgotten() {
+        let mut index = index([1], 1);
+        assert!(!index.forget_page(&key(1), 0, 99));
+        assert!(index.has(&key(1), 0));
+        assert!(index.forget_page(&key(1), 0, 1));
+        assert!(!index.has(&key(1), 0));
+        assert_eq!(index.disk_bytes(), FILE_OVERHEAD_BYTES);
+    }
+
+    #[test]
+    fn a_use_is_recorded_now_and_then() {
+        let mut index = index([1], 1);
+        index.slot(&key(1), 0, 100);
+        assert!(index.take_uses().is_empty());
+        index.slot(&key(1), 0, 1 + USE_RECORD_EVERY_S);
+        assert_eq!(index.take_uses().len(), 1);
+        assert!(index.take_uses().is_empty());
+    }
+}

@@ -1,0 +1,236 @@
+//! The thread that changes the folder: pages come over a bounded queue, one at a time.
+//!
+//! Nobody waits for it. A page for which the queue has no room is not kept, a full disk stops the
+//! keeping for a while and an erring disk for longer; what a reader is given never depends on it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::metrics::{DiskMetrics, Fill};
+use super::store::{Put, Shelf, Store};
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::OpenedFile;
+
+/// The byte budget bounds the queue first; this bounds what tiny pages cost beside their bytes.
+const QUEUE_PAGES: usize = 1024;
+/// Uses are recorded, and what is unused evicted, this often.
+const TIDY_EVERY: Duration = Duration::from_secs(30);
+/// A full disk may have room again soon: somebody else cleans up.
+const FULL_PAUSE: Duration = Duration::from_secs(30);
+/// A disk that errs is not better after seconds; one probe a minute finds out.
+const BROKEN_PAUSE: Duration = Duration::from_mins(1);
+const BUDGET_UNIT_BYTES: usize = 1024;
+
+/// The way to the thread. When it is dropped, the thread ends with what it was given.
+pub(super) struct Writer {
+    queue: SyncSender<Command>,
+    budget: Arc<Semaphore>,
+    budget_units: u32,
+    metrics: Arc<DiskMetrics>,
+}
+
+enum Command {
+    Keep {
+        file: Arc<OpenedFile>,
+        index: u64,
+        page: Bytes,
+        _permit: OwnedSemaphorePermit,
+    },
+    Flush(oneshot::Sender<()>),
+}
+
+/// The thread's own.
+struct Work {
+    store: Store,
+    shelf: Arc<Shelf>,
+    metrics: Arc<DiskMetrics>,
+    paused_until: Option<Instant>,
+    /// The lock goes when the thread does.
+    _lock: std::fs::File,
+}
+
+/// What an error of the disk means for the next pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Full,
+    Broken,
+}
+
+impl Writer {
+    /// Starts the thread. Pages that wait take at most `queue_bytes`.
+    pub(super) fn start(
+        store: Store,
+        shelf: Arc<Shelf>,
+        lock: std::fs::File,
+        queue_bytes: u64,
+        metrics: Arc<DiskMetrics>,
+    ) -> Result<Self> {
+        let (queue, commands) = sync_channel(QUEUE_PAGES);
+        let mut work = Work {
+            store,
+            shelf,
+            metrics: Arc::clone(&metrics),
+            paused_until: None,
+            _lock: lock,
+        };
+        std::thread::Builder::new()
+            .name("disk-cache".to_owned())
+            .spawn(move || work.run(&commands))
+            .map_err(|error| {
+                let context = "the disk cache's thread cannot be started";
+                Error::new(ErrorKind::Unavailable, "connect", context).with_source(error)
+            })?;
+        let units = (queue_bytes / BUDGET_UNIT_BYTES as u64).max(1);
+        let budget_units = u32::try_from(units).unwrap_or(u32::MAX);
+        Ok(Self {
+            queue,
+            budget: Arc::new(Semaphore::new(budget_units as usize)),
+            budget_units,
+            metrics,
+        })
+    }
+
+    /// Gives a page to be kept, if there is room in the queue.
+    pub(super) fn keep(&self, file: &Arc<OpenedFile>, index: u64, page: &Bytes) {
+        let units = u32::try_from(page.len().div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
+        let units = units.clamp(1, self.budget_units);
+        let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(units) else {
+            self.metrics.fill(Fill::NoRoom);
+            return;
+        };
+        let keep = Command::Keep {
+            file: Arc::clone(file),
+            index,
+            page: page.clone(),
+            _permit: permit,
+        };
+        if self.queue.try_send(keep).is_err() {
+            self.metrics.fill(Fill::NoRoom);
+        }
+    }
+
+    /// Waits until all that was given before is kept or refused.
+    pub(super) async fn flush(&self) {
+        let (done, told) = oneshot::channel();
+        let mut command = Command::Flush(done);
+        loop {
+            match self.queue.try_send(command) {
+                Ok(()) => break,
+                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(back)) => command = back,
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The thread ends only after the queue does.
+        let _ = told.await;
+    }
+}
+
+impl Work {
+    fn run(&mut self, commands: &Receiver<Command>) {
+        let mut tidied = Instant::now();
+        loop {
+            match commands.recv_timeout(TIDY_EVERY) {
+                Ok(Command::Keep {
+                    file, index, page, ..
+                }) => self.keep(&file, index, &page),
+                Ok(Command::Flush(done)) => {
+                    let _ = done.send(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if tidied.elapsed() >= TIDY_EVERY {
+                tidied = Instant::now();
+                self.tidy();
+            }
+        }
+        self.tidy();
+    }
+
+    fn keep(&mut self, file: &OpenedFile, index: u64, page: &[u8]) {
+        if self
+            .paused_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            self.metrics.fill(Fill::Paused);
+            return;
+        }
+        let mut put = self.store.put(file, index, page, now_s());
+        if put
+            .as_ref()
+            .is_err_and(|error| trouble(error) == Trouble::Full)
+        {
+            let made_room = self.store.make_room();
+            if made_room.is_ok_and(|made| made) {
+                put = self.store.put(file, index, page, now_s());
+            }
+        }
+        match put {
+            Ok(put) => {
+                self.resume();
+                self.metrics.fill(match put {
+                    Put::Kept => Fill::Kept,
+                    Put::Known => Fill::Known,
+                    Put::TooLarge => Fill::TooLarge,
+                });
+            }
+            Err(error) => {
+                self.metrics.fill(Fill::Failed);
+                self.pause(&error);
+            }
+        }
+        self.metrics.holds(&self.shelf.index.lock());
+    }
+
+    fn tidy(&mut self) {
+        if let Err(error) = self.store.tidy(now_s()) {
+            self.pause(&error);
+        }
+        self.metrics.holds(&self.shelf.index.lock());
+    }
+
+    fn pause(&mut self, error: &io::Error) {
+        let pause = match trouble(error) {
+            Trouble::Full => FULL_PAUSE,
+            Trouble::Broken => BROKEN_PAUSE,
+        };
+        if self.paused_until.is_none() {
+            tracing::warn!(
+                folder = %self.shelf.dir().display(),
+                error = %error,
+                "the disk cache keeps nothing new for now: reads go on, from what it holds and from \
+                 the workers; make room on that file system or repair it"
+            );
+        }
+        self.paused_until = Some(Instant::now() + pause);
+        self.metrics.paused(true);
+    }
+
+    fn resume(&mut self) {
+        if self.paused_until.take().is_some() {
+            let folder = self.shelf.dir().display();
+            tracing::info!(%folder, "the disk cache keeps pages again");
+            self.metrics.paused(false);
+        }
+    }
+}
+
+fn trouble(error: &io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::Full,
+        _ => Trouble::Broken,
+    }
+}
+
+/// Seconds since 1970; a clock before that counts as then.
+pub(super) fn now_s() -> u64 {
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_secs())
+}
