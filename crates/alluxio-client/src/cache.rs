@@ -182,7 +182,7 @@ impl PageCache {
             file: Arc::clone(file),
             index,
         };
-        if !self.source.prefers_runs() {
+        if !self.source.prefers_runs(file) {
             return indices
                 .clone()
                 .find(|index| !self.prefetch(&key(*index)))
@@ -262,9 +262,9 @@ impl PageCache {
         self.source.fetch_part(&key.file, key.index, part).await
     }
 
-    /// Whether pages that follow each other are better asked for together.
-    pub(crate) fn prefers_runs(&self) -> bool {
-        self.source.prefers_runs()
+    /// Whether pages of the file that follow each other are better asked for together.
+    pub(crate) fn prefers_runs(&self, file: &OpenedFile) -> bool {
+        self.source.prefers_runs(file)
     }
 
     /// How much of one version of a file is in memory, 0 to 1.

@@ -91,7 +91,9 @@ impl Client {
         let membership =
             membership::connect(&config.cluster, options.ring_membership, shape).await?;
         let timeout = options.fallback.worker_timeout;
-        let workers = Arc::new(Workers::new(timeout, routing.max_inflight_requests));
+        let workers = Workers::new(timeout, routing.max_inflight_requests)
+            .bounded(&options.robust, Arc::clone(&metrics));
+        let workers = Arc::new(workers);
         // Under the policy `never` versions are the workers' own: there is nothing to compare.
         let verifies = options.verify_worker_version && routing.policy != FallbackPolicy::Never;
         let pages = VersionedPages::new(
@@ -501,7 +503,7 @@ async fn with_disk(
         MemoryPlan::new(
             bytes,
             options.page_size.bytes(),
-            options.max_inflight_requests,
+            most_pages_in_flight(options),
         )
     };
     let Some(disk) = &options.disk_cache else {
@@ -512,6 +514,16 @@ async fn with_disk(
     let source = DiskThenRemote::new(disk.clone(), source, Arc::clone(metrics));
     let rest = plan(limit_bytes - memory.total_bytes());
     Ok((Arc::new(source), Some(disk), rest))
+}
+
+/// How many pages may be on their way: as many as requests, and no more bytes than are allowed.
+fn most_pages_in_flight(options: &ClientOptions) -> usize {
+    let by_bytes = options.robust.max_inflight_bytes.map(|bytes| {
+        let pages = (bytes / options.page_size.bytes()).max(1);
+        usize::try_from(pages).unwrap_or(usize::MAX)
+    });
+    let requests = options.max_inflight_requests;
+    by_bytes.map_or(requests, |pages| pages.min(requests))
 }
 
 /// Who is asked for pages, and in which number.
@@ -537,6 +549,10 @@ fn routing(config: &Config) -> Result<Routing> {
         },
         max_inflight_requests: options.max_inflight_requests,
         max_fallback_bytes_per_hour: options.fallback.max_bytes_per_hour,
+        worker_timeout: options.fallback.worker_timeout,
+        deadline: options.robust.deadline,
+        retry_percent: options.robust.retry_percent,
+        hedge: options.robust.hedge,
     })
 }
 

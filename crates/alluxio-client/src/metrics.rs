@@ -13,6 +13,10 @@ use prometheus::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{BytesBySource, FallbackReason, Source};
 
+mod robust;
+
+use robust::RobustCounters;
+
 /// Alluxio's own buckets (10, 40, 160, 640), so that one dashboard shows both sides, and one below
 /// for pages that come from a worker's memory.
 const LATENCY_BUCKETS_MS: [f64; 5] = [1.0, 10.0, 40.0, 160.0, 640.0];
@@ -43,6 +47,7 @@ pub struct Metrics {
     fallback_refused: [IntCounter; FallbackReason::ALL.len()],
     latency_ms: [Histogram; Source::ALL.len()],
     page_size_mismatches: IntCounter,
+    pub(crate) robust: RobustCounters,
     pub(crate) memory_cache_bytes: IntGauge,
     pub(crate) workers: IntGauge,
     pub(crate) inflight_requests: IntGauge,
@@ -127,6 +132,7 @@ impl Metrics {
                 "Pages that were not read from the under-store: the hour's budget was spent.",
             )?,
             latency_ms: latency_ms(&registry)?,
+            robust: RobustCounters::register(&registry)?,
             page_size_mismatches: mismatches.with_label_values(&[] as &[&str]),
             memory_cache_bytes: gauge(
                 "alluxio_client_memory_cache_bytes",

@@ -203,7 +203,7 @@ impl FileReader {
         let mut waiting: VecDeque<(PageSlice, Found)> = VecDeque::new();
         let mut read = ReadBytes::default();
         let (mut hits, mut waits) = (0, 0);
-        if shared.cache.prefers_runs() {
+        if shared.cache.prefers_runs(file) {
             self.read_ahead(offset, length);
             self.start(&mut slices, &mut waiting);
         } else {
@@ -301,7 +301,7 @@ impl FileReader {
         } = &*self.inner;
         let mut access = access.lock();
         let ahead = access.on_read(offset, length, file.length, shared.readahead_limit());
-        let wanted = if shared.cache.prefers_runs() {
+        let wanted = if shared.cache.prefers_runs(file) {
             // What is waited for and what is read ahead, by one request.
             let end = offset.saturating_add(length).min(file.length);
             offset..ahead.end.max(end)

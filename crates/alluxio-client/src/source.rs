@@ -6,20 +6,21 @@
 //! logged when it begins and when it ended (`fallback.rs`).
 
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use alluxio_config::FallbackPolicy;
-use alluxio_ufs::{Ufs, UfsError};
+use alluxio_config::{FallbackPolicy, HedgeOptions};
+use alluxio_ufs::Ufs;
 use alluxio_wire::{FileId, FileVersion, PageRange, PageSize, UfsUri, page_length};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::membership::Membership;
+use crate::membership::{Membership, WorkerEndpoint};
 use crate::metrics::{Metrics, PageResult};
 use crate::versions::VersionedPages;
 use crate::worker::PageAnswer;
@@ -27,8 +28,14 @@ use crate::worker::PageAnswer;
 mod alarm;
 mod budget;
 mod fallback;
+mod hedge;
+mod retries;
+mod run;
 
 pub(crate) use fallback::Fallback;
+use hedge::Hedge;
+use retries::Share;
+use run::FallenBack;
 
 /// Where bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -107,8 +114,8 @@ pub trait PageSource: Send + Sync {
         Ok(None)
     }
 
-    /// Whether pages that follow each other cost less when they are fetched together.
-    fn prefers_runs(&self) -> bool {
+    /// Whether pages of the file that follow each other cost less when they are fetched together.
+    fn prefers_runs(&self, _file: &OpenedFile) -> bool {
         false
     }
 
@@ -169,6 +176,9 @@ pub struct WorkerThenUfs {
     routing: Routing,
     turns: Arc<Semaphore>,
     fallback: Arc<Fallback>,
+    fallen_back: FallenBack,
+    retries: Share,
+    hedge: Option<Hedge>,
     metrics: Arc<Metrics>,
 }
 
@@ -185,7 +195,21 @@ pub struct Routing {
     pub max_inflight_requests: usize,
     /// The most that comes from the under-store in an hour because no worker served it.
     pub max_fallback_bytes_per_hour: Option<u64>,
+    /// How long one worker may take to answer.
+    pub worker_timeout: Duration,
+    /// For one page, whatever it waits for.
+    pub deadline: Duration,
+    /// Requests that repeat a failed one at another worker, at most, in percent of all.
+    pub retry_percent: u32,
+    /// A second request for a page whose worker is slow.
+    pub hedge: Option<HedgeOptions>,
 }
+
+/// An answer, and the place on the ring of the worker that gave it.
+type Asked = (usize, PageAnswer);
+
+/// A page that is being fetched, as long as this lives.
+struct InFlight<'a>(&'a Metrics);
 
 /// What comes after a worker's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,6 +267,11 @@ impl WorkerThenUfs {
             routing,
             turns: Arc::new(Semaphore::new(routing.max_inflight_requests)),
             fallback: Fallback::new(routing.max_fallback_bytes_per_hour, Arc::clone(&metrics)),
+            fallen_back: FallenBack::default(),
+            retries: Share::of_retries(routing.retry_percent),
+            hedge: routing
+                .hedge
+                .map(|options| Hedge::new(options, routing.worker_timeout)),
             metrics,
         }
     }
@@ -260,36 +289,129 @@ impl WorkerThenUfs {
             .membership
             .snapshot()
             .owners(&file.uri, self.routing.max_worker_attempts);
+        self.retries.request();
         let mut rank = 0;
         loop {
-            let another = rank + 1 < owners.len();
-            let last_resort = self.routing.policy == FallbackPolicy::Never && !another;
-            let source = if rank == 0 {
-                Source::Worker
-            } else {
-                Source::NextWorker
-            };
-            let answer = match owners.get(rank) {
-                None => PageAnswer::NoWorkers,
-                Some(worker) => {
-                    let started = Instant::now();
-                    let answer = self.pages.page(worker, file, index, last_resort).await;
-                    self.count(source, &answer, started);
-                    answer
+            let (by, answer) = self.ask_from(&owners, rank, file, index).await;
+            let another = by + 1 < owners.len();
+            let mut step = next_step(self.routing.policy, &answer, another);
+            if step == Step::NextWorker && !self.may_ask_another(&answer) {
+                step = next_step(self.routing.policy, &answer, false);
+            }
+            match (step, answer) {
+                (_, PageAnswer::Page(bytes)) => {
+                    self.fallen_back.remove(&file.id);
+                    let source = source_of(by);
+                    return Ok(FetchedPage { bytes, source });
                 }
-            };
-            match (next_step(self.routing.policy, &answer, another), answer) {
-                (_, PageAnswer::Page(bytes)) => return Ok(FetchedPage { bytes, source }),
-                (Step::Serve | Step::NextWorker, _) => rank += 1,
-                (Step::Ufs(reason), _) => return self.read_ufs(file, index, reason).await,
+                (Step::Serve | Step::NextWorker, _) => rank = by + 1,
+                (Step::Ufs(reason), _) => {
+                    self.fallen_back.add(&file.id, reason);
+                    return self.read_ufs(file, index, reason).await;
+                }
                 (Step::Fail(kind), answer) => {
                     let worker = owners
-                        .get(rank)
+                        .get(by)
                         .map_or("no worker", |worker| &worker.base_url);
                     return Err(not_served(kind, file, index, worker, &answer));
                 }
             }
         }
+    }
+
+    /// Asks the worker at this place on the ring; if it is the first and slow, the next one too.
+    async fn ask_from(
+        &self,
+        owners: &[WorkerEndpoint],
+        rank: usize,
+        file: &OpenedFile,
+        index: u64,
+    ) -> Asked {
+        let Some(worker) = owners.get(rank) else {
+            return (rank, PageAnswer::NoWorkers);
+        };
+        let another = owners.get(rank + 1);
+        let last_resort = self.routing.policy == FallbackPolicy::Never && another.is_none();
+        let mut answer = pin!(self.ask(worker, rank, file, index, last_resort));
+        let (0, Some(hedge), Some(next)) = (rank, &self.hedge, another) else {
+            return (rank, answer.await);
+        };
+        let Some(delay) = hedge.delay(self.pages.workers().usual_latency(worker)) else {
+            return (rank, answer.await);
+        };
+        let started = Instant::now();
+        if let Ok(answer) = tokio::time::timeout(delay, &mut answer).await {
+            return (rank, answer);
+        }
+        if self.pages.workers().rests(next) || !hedge.take() {
+            return (rank, answer.await);
+        }
+        // On the heap, so that the many fetches that need none are no larger for it.
+        let mut other = Box::pin(self.ask(next, rank + 1, file, index, false));
+        let (won, asked) = tokio::select! {
+            biased;
+            answer = &mut answer => match next_step(self.routing.policy, &answer, true) {
+                Step::NextWorker => (false, (rank + 1, other.await)),
+                _ => (false, (rank, answer)),
+            },
+            second = &mut other => match second {
+                PageAnswer::Page(_) => (true, (rank + 1, second)),
+                _ => (false, (rank, answer.await)),
+            },
+        };
+        self.metrics.robust.hedge(won);
+        if won {
+            self.pages.workers().was_slower(worker, started.elapsed());
+        }
+        asked
+    }
+
+    /// Asks one worker, and counts how it ended.
+    async fn ask(
+        &self,
+        worker: &WorkerEndpoint,
+        rank: usize,
+        file: &OpenedFile,
+        index: u64,
+        last_resort: bool,
+    ) -> PageAnswer {
+        let started = Instant::now();
+        let answer = self.pages.page(worker, file, index, last_resort).await;
+        self.count(source_of(rank), &answer, started);
+        answer
+    }
+
+    /// Whether another worker may be asked after this answer: always where nobody was asked yet.
+    fn may_ask_another(&self, answer: &PageAnswer) -> bool {
+        if *answer == PageAnswer::Resting {
+            return true;
+        }
+        let may = self.retries.take();
+        self.metrics.robust.retry(may);
+        may
+    }
+
+    /// Waits for a turn, and counts who has one.
+    async fn turn(&self) -> (Option<SemaphorePermit<'_>>, InFlight<'_>) {
+        // The semaphore is never closed.
+        let turn = self.turns.acquire().await.ok();
+        self.metrics.inflight_requests.inc();
+        (turn, InFlight(&self.metrics))
+    }
+
+    /// Within the deadline, or not at all.
+    async fn in_time<T>(
+        &self,
+        file: &OpenedFile,
+        index: u64,
+        fetching: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let deadline = self.routing.deadline;
+        let fetched = tokio::time::timeout(deadline, fetching).await;
+        fetched.unwrap_or_else(|_elapsed| {
+            self.metrics.robust.deadline_exceeded();
+            Err(out_of_time(file, index, deadline))
+        })
     }
 
     fn asks_no_worker(&self) -> bool {
@@ -363,12 +485,11 @@ impl WorkerThenUfs {
 #[async_trait]
 impl PageSource for WorkerThenUfs {
     async fn fetch(&self, file: &Arc<OpenedFile>, index: u64) -> Result<FetchedPage> {
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await.ok();
-        self.metrics.inflight_requests.inc();
-        let fetched = self.fetch_in_turn(file, index).await;
-        self.metrics.inflight_requests.dec();
-        fetched
+        let fetching = Box::pin(async {
+            let _turn = self.turn().await;
+            self.fetch_in_turn(file, index).await
+        });
+        self.in_time(file, index, fetching).await
     }
 
     async fn fetch_part(
@@ -386,12 +507,13 @@ impl PageSource for WorkerThenUfs {
         let Some(owner) = owners.first() else {
             return Ok(None);
         };
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await.ok();
-        self.metrics.inflight_requests.inc();
-        let started = Instant::now();
-        let bytes = self.pages.part(owner, file, index, part).await;
-        self.metrics.inflight_requests.dec();
+        let fetching = async {
+            let _turn = self.turn().await;
+            let started = Instant::now();
+            let bytes = self.pages.part(owner, file, index, part).await;
+            Ok((bytes, started))
+        };
+        let (bytes, started) = self.in_time(file, index, fetching).await?;
         Ok(bytes.map(|bytes| {
             self.metrics.page_request(Source::Worker, PageResult::Hit);
             self.metrics
@@ -404,8 +526,10 @@ impl PageSource for WorkerThenUfs {
     }
 
     /// A worker is asked page by page; the under-store gives as much as it is asked for.
-    fn prefers_runs(&self) -> bool {
+    fn prefers_runs(&self, file: &OpenedFile) -> bool {
         self.asks_no_worker()
+            || self.routing.policy == FallbackPolicy::OnWorkerFailure
+                && self.fallen_back.reason(&file.id).is_some()
     }
 
     fn fetch_run(
@@ -413,56 +537,31 @@ impl PageSource for WorkerThenUfs {
         file: Arc<OpenedFile>,
         indices: Range<u64>,
     ) -> BoxStream<'static, Result<FetchedPage>> {
-        let page_bytes = file.page_size.bytes();
-        let end = (indices.end * page_bytes).min(file.length);
-        let pieces = self.ufs.read_pieces_of_version(
-            &file.uri,
-            indices.start * page_bytes..end,
-            &file.version,
-            page_bytes,
-        );
-        let (turns, metrics) = (Arc::clone(&self.turns), Arc::clone(&self.metrics));
-        let started = async move {
-            // The semaphore is never closed.
-            let turn = turns.acquire_owned().await.ok();
-            let run = Run {
-                pieces,
-                metrics,
-                _turn: turn,
-            };
-            stream::try_unfold(run, Run::next)
-        };
-        stream::once(started).flatten().boxed()
+        run::fetch(self, file, indices)
     }
 }
 
-/// Pages of one request to the under-store.
-struct Run {
-    pieces: BoxStream<'static, std::result::Result<Bytes, UfsError>>,
-    metrics: Arc<Metrics>,
-    _turn: Option<OwnedSemaphorePermit>,
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.inflight_requests.dec();
+    }
 }
 
-impl Run {
-    async fn next(mut self) -> Result<Option<(FetchedPage, Self)>> {
-        let started = Instant::now();
-        let Some(piece) = self.pieces.next().await else {
-            return Ok(None);
-        };
-        self.metrics.fallback(FallbackReason::Configured);
-        let result = match &piece {
-            Ok(_) => PageResult::Hit,
-            Err(_) => PageResult::Failure,
-        };
-        self.metrics.page_request(Source::Ufs, result);
-        let bytes = piece.map_err(|error| Error::from_ufs("read", &error))?;
-        let (length, took) = (bytes.len() as u64, started.elapsed());
-        self.metrics.page_came(Source::Ufs, length, took);
-        self.metrics
-            .fallback_ended(FallbackReason::Configured, length, took);
-        let source = Source::Ufs;
-        Ok(Some((FetchedPage { bytes, source }, self)))
+/// Whose page it is that the worker at this place on the ring gave.
+fn source_of(rank: usize) -> Source {
+    match rank {
+        0 => Source::Worker,
+        _ => Source::NextWorker,
     }
+}
+
+fn out_of_time(file: &OpenedFile, index: u64, deadline: Duration) -> Error {
+    let context = format!(
+        "page {index} of {} did not come within {} ms, neither from workers nor from the          under-store; look for slow or silent ones, or raise client.deadline_milliseconds",
+        file.uri,
+        deadline.as_millis()
+    );
+    Error::new(ErrorKind::TimedOut, "read", context)
 }
 
 fn not_served(

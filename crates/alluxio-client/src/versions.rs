@@ -66,6 +66,11 @@ impl VersionedPages {
         }
     }
 
+    /// The workers that are asked.
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
     /// A page of the version that was opened, as [`Workers::page`] gives it.
     pub async fn page(
         &self,

@@ -12,20 +12,25 @@ mod connection;
 mod health;
 mod http;
 mod kind;
+mod latency;
 mod pool;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use alluxio_config::{BreakerOptions, RobustOptions};
 use alluxio_wire::{PageRange, route};
 use bytes::Bytes;
 
 use crate::membership::{WorkerEndpoint, WorkerSet};
+use crate::metrics::Metrics;
 use crate::source::OpenedFile;
 
 pub use kind::WorkerKind;
 
+pub(crate) use health::Breaker;
 pub(crate) use kind::WorkerKinds;
 
 use health::HealthBook;
@@ -38,6 +43,10 @@ const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 /// How long an answer that is not a page may take, unless pages may take longer: the SDK's timeout.
 /// A worker that lists a large directory in a slow store takes seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long such an answer may take in all, with its turn and however steadily it comes: the most
+/// that is read of one at some 1 MB/s.
+const LONGEST_ANSWER: Duration = Duration::from_mins(1);
 
 /// The workers of a cluster, as this client speaks to them.
 #[derive(Debug)]
@@ -100,7 +109,7 @@ impl Workers {
     pub fn new(timeout: Duration, max_inflight: usize) -> Self {
         Self {
             http: Http::new(timeout, max_inflight),
-            health: HealthBook::default(),
+            health: HealthBook::new(BreakerOptions::default(), None),
             timeout,
         }
     }
@@ -121,6 +130,29 @@ impl Workers {
     /// Which processes answer for a worker: two equal answers are the same ones.
     pub(crate) fn processes(&self, worker: &WorkerEndpoint) -> (u64, u64) {
         self.http.processes(worker)
+    }
+
+    /// The same with the bounds of a configuration, counted in `metrics`.
+    #[must_use]
+    pub fn bounded(mut self, options: &RobustOptions, metrics: Arc<Metrics>) -> Self {
+        self.http.min_bytes_per_second = options.min_bytes_per_second;
+        self.health = HealthBook::new(options.breaker, Some(metrics));
+        self
+    }
+
+    /// Whether a worker is left alone at the moment.
+    pub(crate) fn rests(&self, worker: &WorkerEndpoint) -> bool {
+        self.health.of(worker).rests()
+    }
+
+    /// The time that one page in twenty of a worker exceeds; none before enough of them came.
+    pub(crate) fn usual_latency(&self, worker: &WorkerEndpoint) -> Option<Duration> {
+        self.health.of(worker).latency().usual()
+    }
+
+    /// Notes that a page of a worker took longer than this and was given up.
+    pub(crate) fn was_slower(&self, worker: &WorkerEndpoint, than: Duration) {
+        self.health.of(worker).latency().learn(than);
     }
 
     /// Asks a worker for a page of an opened file. A worker that failed a moment ago is not asked,
@@ -152,8 +184,12 @@ impl Workers {
             whole_page_bytes: Some(page_bytes).filter(|bytes| *bytes == expected),
             known_page_bytes: None,
         };
+        let started = Instant::now();
         let exchange = self.http.get(worker, &health, request).await;
         let answer = page_answer(exchange, expected);
+        if let PageAnswer::Page(_) = answer {
+            health.latency().learn(started.elapsed());
+        }
         health.note(worker, &answer);
         answer
     }
@@ -203,7 +239,9 @@ impl Workers {
             whole_page_bytes: None,
             known_page_bytes: None,
         };
-        match self.http.get(worker, &health, request).await {
+        let asking = self.http.get(worker, &health, request);
+        let answer = tokio::time::timeout(LONGEST_ANSWER, asking).await;
+        match answer.unwrap_or(Exchange::TimedOut) {
             Exchange::Answered { status: 200, body } => Answer::Body(body),
             Exchange::Answered { status, body } => Answer::Refused(status, body),
             Exchange::EmptyClose => Answer::Nothing,

@@ -277,18 +277,22 @@ async fn all_metrics_are_there_under_their_names() {
         .map(|family| family.name().to_owned())
         .collect();
     let expected = [
+        "alluxio_client_breaker_total",
         "alluxio_client_bytes_total",
         "alluxio_client_cache_lookups_total",
+        "alluxio_client_deadline_exceeded_total",
         "alluxio_client_fallback_bytes_total",
         "alluxio_client_fallback_refused_total",
         "alluxio_client_fallback_seconds_total",
         "alluxio_client_fallback_total",
         "alluxio_client_fetched_bytes_total",
+        "alluxio_client_hedges_total",
         "alluxio_client_inflight_requests",
         "alluxio_client_memory_cache_bytes",
         "alluxio_client_page_latency_ms",
         "alluxio_client_page_requests_total",
         "alluxio_client_page_size_mismatch_total",
+        "alluxio_client_retries_total",
         "alluxio_client_workers",
     ];
     assert_eq!(names, expected);

@@ -9,12 +9,14 @@ pub mod alias;
 pub mod credentials;
 pub mod disk_cache;
 pub mod raw;
+pub mod robust;
 pub mod secret;
 pub mod store;
 pub mod validated;
 
 pub use credentials::Credentials;
 pub use disk_cache::DiskCacheConfig;
+pub use robust::{BreakerOptions, HedgeOptions, RobustOptions};
 pub use secret::SecretString;
 pub use store::{StoreKind, StoreOptions};
 pub use validated::{

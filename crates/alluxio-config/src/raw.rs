@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::disk_cache::RawDiskCache;
+pub use crate::robust::{RawBreaker, RawHedge};
 use serde::{Deserialize, Serialize};
 
 /// A number of bytes, written as a number or as a text with a unit (`1MB`, `512Mi`).
@@ -229,6 +230,18 @@ pub struct RawClient {
     pub max_inflight_requests: u32,
     /// Files that a copy or move within the dataset moves at one time.
     pub max_parallel_transfers: u32,
+    /// The most that one page may take, whatever it waits for.
+    pub deadline_milliseconds: u64,
+    /// An answer that comes slower is given up.
+    pub min_bytes_per_second: Size,
+    /// The most of all requests that repeat a failed one.
+    pub retry_percent: u32,
+    /// Bytes on their way at one time; 0 is what the memory limit allows.
+    pub max_inflight_bytes: Size,
+    /// When a worker that fails is left alone.
+    pub breaker: RawBreaker,
+    /// A second request for a page whose worker is slow.
+    pub hedge: RawHedge,
     /// When to read from the under-store directly.
     pub fallback: RawFallback,
 }
@@ -488,6 +501,17 @@ impl Default for RawClient {
             max_inflight_requests: 64,
             // Hides a store's latency; where bytes go through the client, 48 MiB of parts a file.
             max_parallel_transfers: 8,
+            // Half of what Linux waits before it reports a hung task, and above two attempts at a
+            // store that is silent.
+            deadline_milliseconds: 60_000,
+            // A page of 1 MiB in 8 s; the slowest link that anybody reads data sets over.
+            min_bytes_per_second: Size::text("128Ki"),
+            // What the usual retry budgets of RPC systems are: a failing store is not asked more
+            // than a tenth more than a sound one.
+            retry_percent: 10,
+            max_inflight_bytes: Size::Bytes(0),
+            breaker: RawBreaker::default(),
+            hedge: RawHedge::default(),
             fallback: RawFallback::default(),
         }
     }

@@ -18,6 +18,7 @@ pub use crate::raw::{
 use crate::raw::{
     RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawPageStore, RawWorker, Size,
 };
+use crate::robust::{self, RobustOptions};
 use crate::{ConfigError, Credentials, StoreOptions, alias};
 
 mod cluster;
@@ -103,6 +104,8 @@ pub struct ClientOptions {
     pub max_inflight_requests: usize,
     /// Files that a transfer moves at one time.
     pub max_parallel_transfers: usize,
+    /// What bounds a read when others are slow or fail.
+    pub robust: RobustOptions,
     /// When to read from the under-store directly.
     pub fallback: FallbackConfig,
 }
@@ -303,6 +306,7 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
         disk_cache: disk_cache::validate(&raw.disk_cache)?,
         readahead_max_bytes: bytes("client.readahead.max_window", &raw.readahead.max_window)?,
         max_inflight_requests: inflight as usize,
+        robust: robust::read(raw, page_size)?,
         fallback: fallback(&raw.fallback, page_size)?,
         max_parallel_transfers: transfers as usize,
     })
@@ -473,7 +477,7 @@ fn to_raw(config: &Config, secrets: bool) -> RawConfig {
 }
 
 fn to_raw_client(client: &ClientOptions) -> RawClient {
-    RawClient {
+    let mut raw = RawClient {
         page_size: Size::Bytes(client.page_size.bytes()),
         virtual_nodes_per_worker: client.virtual_nodes_per_worker,
         ring_policy: client.ring_policy,
@@ -504,7 +508,10 @@ fn to_raw_client(client: &ClientOptions) -> RawClient {
             max_worker_attempts: client.fallback.max_worker_attempts,
             max_bytes_per_hour: Size::Bytes(client.fallback.max_bytes_per_hour.unwrap_or(0)),
         },
-    }
+        ..RawClient::default()
+    };
+    robust::write(&client.robust, &mut raw);
+    raw
 }
 
 fn to_raw_manifest(manifest: Option<&ManifestConfig>) -> RawManifest {

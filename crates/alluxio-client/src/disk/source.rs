@@ -61,8 +61,8 @@ impl PageSource for DiskThenRemote {
         self.remote.fetch_part(file, index, part).await
     }
 
-    fn prefers_runs(&self) -> bool {
-        self.remote.prefers_runs()
+    fn prefers_runs(&self, file: &OpenedFile) -> bool {
+        self.remote.prefers_runs(file)
     }
 
     fn fetch_run(

@@ -5,6 +5,7 @@
 //! work per page. Of HTTP it speaks what workers do: GET, a length or chunks, connections kept.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -29,6 +30,8 @@ pub(super) struct Connection {
     /// The length of a whole page that came over it. It is the page size of the very process at
     /// its other end, which a restarted worker is not.
     pub(super) page_bytes: Option<u64>,
+    /// An answer came over it, so it was not refused from the start.
+    pub(super) has_answered: bool,
     /// Since when it is unused.
     pub(super) idle_since: Instant,
 }
@@ -63,6 +66,7 @@ impl Connection {
             stream,
             received: BytesMut::new(),
             page_bytes: None,
+            has_answered: false,
             idle_since: Instant::now(),
         })
     }
@@ -75,12 +79,14 @@ impl Connection {
     }
 
     /// Sends a GET and reads its answer, of which the body may have `limit` bytes. Gives the
-    /// connection back where it can be used again.
+    /// connection back where it can be used again. What came of the body is told in `brought` as it
+    /// comes.
     pub(super) async fn get(
         mut self,
         host: &str,
         target: &str,
         limit: u64,
+        brought: &AtomicU64,
     ) -> (Exchange, Option<Self>) {
         // What is no visible ASCII would end the request line, or be read as another name.
         if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -101,7 +107,7 @@ impl Connection {
             Err(failure) => return (failure.into(), None),
         };
         let status = head.status;
-        match self.body(&head.body, limit).await {
+        match self.body(&head.body, limit, brought).await {
             Ok(Some(body)) => {
                 let kept = head.keeps.then_some(self);
                 (Exchange::Answered { status, body }, kept)
@@ -145,38 +151,45 @@ impl Connection {
     }
 
     /// The body; `None` where it is longer than `limit`.
-    async fn body(&mut self, length: &Length, limit: u64) -> Result<Option<Bytes>, Failure> {
+    async fn body(
+        &mut self,
+        length: &Length,
+        limit: u64,
+        brought: &AtomicU64,
+    ) -> Result<Option<Bytes>, Failure> {
         match length {
             Length::Bytes(length) if *length > limit => Ok(None),
             Length::Bytes(length) => {
                 let length = usize::try_from(*length)
                     .map_err(|_| Failure::Other("its answer does not fit memory".to_owned()))?;
-                self.exactly(length).await.map(Some)
+                self.exactly(length, brought).await.map(Some)
             }
-            Length::Chunks => self.chunks(limit).await,
-            Length::UntilClose => self.until_close(limit).await,
+            Length::Chunks => self.chunks(limit, brought).await,
+            Length::UntilClose => self.until_close(limit, brought).await,
         }
     }
 
     /// The next bytes, in a buffer of just their length.
-    async fn exactly(&mut self, length: usize) -> Result<Bytes, Failure> {
+    async fn exactly(&mut self, length: usize, brought: &AtomicU64) -> Result<Bytes, Failure> {
         let mut body = BytesMut::with_capacity(length);
         let here = self.received.len().min(length);
         body.extend_from_slice(&self.received[..here]);
         self.received.advance(here);
         while body.len() < length {
             let mut rest = (&mut self.stream).take((length - body.len()) as u64);
-            if rest.read_buf(&mut body).await? == 0 {
+            let read = rest.read_buf(&mut body).await?;
+            if read == 0 {
                 return Err(Failure::Other(format!(
                     "it closed after {} of {length} bytes",
                     body.len()
                 )));
             }
+            brought.fetch_add(read as u64, Ordering::Relaxed);
         }
         Ok(body.freeze())
     }
 
-    async fn chunks(&mut self, limit: u64) -> Result<Option<Bytes>, Failure> {
+    async fn chunks(&mut self, limit: u64, brought: &AtomicU64) -> Result<Option<Bytes>, Failure> {
         let mut body = BytesMut::new();
         loop {
             let line = self.line().await?;
@@ -191,7 +204,7 @@ impl Connection {
                 while !self.line().await?.is_empty() {}
                 return Ok(Some(body.freeze()));
             }
-            body.extend_from_slice(&self.exactly(length).await?);
+            body.extend_from_slice(&self.exactly(length, brought).await?);
             self.line().await?;
         }
     }
@@ -211,13 +224,21 @@ impl Connection {
         }
     }
 
-    async fn until_close(&mut self, limit: u64) -> Result<Option<Bytes>, Failure> {
+    async fn until_close(
+        &mut self,
+        limit: u64,
+        brought: &AtomicU64,
+    ) -> Result<Option<Bytes>, Failure> {
         loop {
             if self.received.len() as u64 > limit {
                 return Ok(None);
             }
+            let before = self.received.len();
             match self.receive(MAX_HEAD_BYTES).await {
-                Ok(()) => {}
+                Ok(()) => {
+                    let read = self.received.len() - before;
+                    brought.fetch_add(read as u64, Ordering::Relaxed);
+                }
                 Err(Failure::Closed) => return Ok(Some(self.received.split().freeze())),
                 Err(failure) => return Err(failure),
             }
@@ -309,7 +330,9 @@ mod tests {
             stream.write_all(answer).await.unwrap();
         });
         let connection = Connection::open(&address).await.unwrap();
-        let (exchange, kept) = connection.get("w", "/v1/health", limit).await;
+        let (exchange, kept) = connection
+            .get("w", "/v1/health", limit, &AtomicU64::new(0))
+            .await;
         server.await.unwrap();
         (exchange, kept.is_some())
     }

@@ -1,10 +1,11 @@
 //! One HTTP exchange with a worker, and how it ended.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::health::Health;
@@ -14,6 +15,9 @@ use crate::membership::WorkerEndpoint;
 /// How long a connection may take: several times a lost SYN's first repeat (1 s) would be too long
 /// for a reader, and one repeat must be possible.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a body must bring in a second where no configuration says otherwise, as it does by default.
+const MIN_BYTES_PER_SECOND: u64 = 128 * 1024;
 
 /// How an exchange ended.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(super) enum Exchange {
 pub(super) struct Http {
     pool: Pool,
     connect_timeout: Duration,
+    /// A body that brings less within a request's timeout is given up.
+    pub(super) min_bytes_per_second: u64,
 }
 
 /// A GET request.
@@ -56,7 +62,7 @@ pub(super) struct Get<'a> {
     pub(super) target: &'a str,
     /// The most bytes of a body that are read.
     pub(super) limit: u64,
-    /// The most time that it takes.
+    /// The most time without an answer, or with less of it than the least rate.
     pub(super) timeout: Duration,
     /// The request is for a whole page of this length, and its answer tells the worker's page size.
     pub(super) whole_page_bytes: Option<u64>,
@@ -70,6 +76,7 @@ impl Http {
         Self {
             pool: Pool::new(max_inflight),
             connect_timeout: CONNECT_TIMEOUT.min(timeout),
+            min_bytes_per_second: MIN_BYTES_PER_SECOND,
         }
     }
 
@@ -105,16 +112,13 @@ impl Http {
     async fn get_from(&self, base: &Arc<str>, request: Get<'_>) -> Exchange {
         let kept = self.pool.of(base);
         let _turn = kept.turn().await;
-        let exchange = self.exchange(base, &kept, request);
-        let exchange = tokio::time::timeout(request.timeout, exchange).await;
-        if let Ok(Exchange::EmptyClose | Exchange::Broken(_) | Exchange::Unreachable(_)) = exchange
-        {
+        let exchange = self.watched(base, &kept, request).await;
+        if let Exchange::EmptyClose | Exchange::Broken(_) | Exchange::Unreachable(_) = exchange {
             kept.other_process();
         }
         match exchange {
-            Ok(Exchange::EmptyClose) => self.after_empty_close(base).await,
-            Ok(exchange) => exchange,
-            Err(_elapsed) => Exchange::TimedOut,
+            Exchange::EmptyClose => self.after_empty_close(base, &kept).await,
+            exchange => exchange,
         }
     }
 
@@ -130,7 +134,35 @@ impl Http {
         self.pool.retain(wanted);
     }
 
-    async fn exchange(&self, base: &str, kept: &Kept, request: Get<'_>) -> Exchange {
+    /// An exchange that is given up when, for as long as the request's timeout, it brings less than
+    /// the least rate: a silent worker, and one that drips.
+    async fn watched(&self, base: &Arc<str>, kept: &Kept, request: Get<'_>) -> Exchange {
+        let brought = AtomicU64::new(0);
+        let mut exchange = pin!(self.exchange(base, kept, request, &brought));
+        let millis = u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX);
+        let least = (self.min_bytes_per_second.saturating_mul(millis) / 1000).max(1);
+        let mut before = 0;
+        loop {
+            if let Ok(exchange) = tokio::time::timeout(request.timeout, &mut exchange).await {
+                return exchange;
+            }
+            let now = brought.load(Ordering::Relaxed);
+            if now - before < least {
+                return Exchange::TimedOut;
+            }
+            before = now;
+        }
+    }
+
+    /// One request; a second one where a kept connection was closed without a byte. Its worker may
+    /// have closed it, unused for too long or restarted, while the request was on its way.
+    async fn exchange(
+        &self,
+        base: &str,
+        kept: &Kept,
+        request: Get<'_>,
+        brought: &AtomicU64,
+    ) -> Exchange {
         let connection = match kept.take(request.known_page_bytes) {
             Some(connection) => connection,
             None if request.known_page_bytes.is_some() => return Exchange::PageSizeUnknown,
@@ -139,17 +171,19 @@ impl Http {
                 Err(exchange) => return exchange,
             },
         };
-        let host = host_and_port(base);
-        let (exchange, usable) = connection.get(host, request.target, request.limit).await;
-        if let Some(mut connection) = usable {
-            if let Exchange::Answered { status: 200, body } = &exchange
-                && request.whole_page_bytes == Some(body.len() as u64)
-            {
-                connection.page_bytes = request.whole_page_bytes;
-            }
-            kept.put(connection);
+        let had_answered = connection.has_answered;
+        let exchange = send(base, kept, connection, request, brought).await;
+        if !had_answered || !matches!(exchange, Exchange::EmptyClose) {
+            return exchange;
         }
-        exchange
+        kept.other_process();
+        if request.known_page_bytes.is_some() {
+            return Exchange::PageSizeUnknown;
+        }
+        match self.connect(base).await {
+            Ok(connection) => send(base, kept, connection, request, brought).await,
+            Err(exchange) => exchange,
+        }
     }
 
     async fn connect(&self, base: &str) -> Result<Connection, Exchange> {
@@ -162,15 +196,41 @@ impl Http {
     }
 
     /// Tells the two reasons for a close without a byte apart: a worker that does not hold the page
-    /// still listens, one that has just died while a kept connection was in use does not.
-    async fn after_empty_close(&self, base: &str) -> Exchange {
-        let connect = TcpStream::connect(host_and_port(base));
-        match tokio::time::timeout(self.connect_timeout, connect).await {
-            Ok(Ok(_listens)) => Exchange::EmptyClose,
-            Ok(Err(error)) => Exchange::Unreachable(error.to_string()),
-            Err(_elapsed) => Exchange::Unreachable("no connection in time".to_owned()),
+    /// still listens, one that has just died with the request in its hands does not. The connection
+    /// that tells is kept for the next request, so that a miss costs one and not two.
+    async fn after_empty_close(&self, base: &str, kept: &Kept) -> Exchange {
+        match self.connect(base).await {
+            Ok(listens) => {
+                kept.put(listens);
+                Exchange::EmptyClose
+            }
+            Err(exchange) => exchange,
         }
     }
+}
+
+/// Sends a request over a connection, and keeps that for the next one where it can be used again.
+async fn send(
+    base: &str,
+    kept: &Kept,
+    connection: Connection,
+    request: Get<'_>,
+    brought: &AtomicU64,
+) -> Exchange {
+    let host = host_and_port(base);
+    let (exchange, usable) = connection
+        .get(host, request.target, request.limit, brought)
+        .await;
+    if let Some(mut connection) = usable {
+        connection.has_answered = true;
+        if let Exchange::Answered { status: 200, body } = &exchange
+            && request.whole_page_bytes == Some(body.len() as u64)
+        {
+            connection.page_bytes = request.whole_page_bytes;
+        }
+        kept.put(connection);
+    }
+    exchange
 }
 
 fn host_and_port(base: &str) -> &str {
