@@ -44,7 +44,13 @@ fn listing(flat: bool) -> String {
         }
     } else {
         for prefix in ["d//", "d/./", "d/../", "d/folder/"] {
-            objects += &format!("<CommonPrefixes><Prefix>{prefix}</Prefix></CommonPrefixes>");
+            for part in [
+                "<CommonPrefixes><Prefix>",
+                prefix,
+                "</Prefix></CommonPrefixes>",
+            ] {
+                objects += part;
+            }
         }
     }
     format!(
