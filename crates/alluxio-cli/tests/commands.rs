@@ -92,7 +92,7 @@ fn cat_reports_where_the_bytes_came_from() {
     let output = run(&["cat", "--report", "--json", &file]);
     assert_eq!(output.stdout.len(), 3 << 20);
     let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    let ufs = &report["sources"][3];
+    let ufs = &report["sources"][4];
     assert_eq!(
         (&ufs["source"], &ufs["delivered_bytes"]),
         (&"ufs".into(), &(3 << 20).into())
