@@ -86,9 +86,10 @@ impl Worker {
             metrics: Arc::clone(&metrics),
             health: Health::starting(),
         });
+        let recalled = api.loader.recall().await;
         let server = Server::start(listener, Arc::clone(&api), options.max_connections, metrics);
         let registration = register::register(&config.cluster, &api.record).await?;
-        api.loader.resume().await;
+        api.loader.go_on(recalled);
         api.health.set_ready();
         tracing::info!(%address, worker = %api.record.id, "worker started");
         Ok(Self {

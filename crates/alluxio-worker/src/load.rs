@@ -75,6 +75,9 @@ pub(crate) struct Loader {
     stop: CancellationToken,
 }
 
+/// The loads of the journal that were at work when the worker ended.
+pub(crate) struct Recalled(Vec<Arc<Job>>);
+
 /// A question for progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Question {
@@ -107,13 +110,17 @@ impl Loader {
         }
     }
 
-    /// Goes on with the loads that were at work when this worker ended, and remembers the others.
-    pub(crate) async fn resume(&self) {
+    /// Remembers the loads of the journal; those that were at work when this worker ended are
+    /// returned, for [`Loader::go_on`].
+    ///
+    /// Comes before the first request, so that nobody is told that his load is unknown.
+    pub(crate) async fn recall(&self) -> Recalled {
+        let mut unfinished = Vec::new();
         let records = match self.journal.read_all().await {
             Ok(records) => records,
             Err(error) => {
                 tracing::warn!(%error, "the journal of loads cannot be read: submit them again");
-                return;
+                return Recalled(unfinished);
             }
         };
         for record in records {
@@ -132,16 +139,25 @@ impl Loader {
             // The newest of a path comes last.
             let earlier = self.jobs.lock().insert(uri.clone(), Arc::clone(&job));
             if let Some(earlier) = earlier {
-                earlier.stop();
+                unfinished.retain(|job| !Arc::ptr_eq(job, &earlier));
                 self.forget(&[earlier]).await;
             }
             if !state.is_final() {
-                tracing::info!(%uri, %state, id = job.id(), "going on with a load");
-                self.run(job);
+                unfinished.push(job);
             }
         }
         let expired = expire(&mut self.jobs.lock(), now_ms());
         self.forget(&expired).await;
+        Recalled(unfinished)
+    }
+
+    /// Goes on with recalled loads. Comes after registration: a load's files go over the ring,
+    /// which is to have this worker on it.
+    pub(crate) fn go_on(&self, recalled: Recalled) {
+        for job in recalled.0 {
+            tracing::info!(uri = %job.uri(), id = job.id(), "going on with a load");
+            self.run(job);
+        }
     }
 
     fn is_below_root(&self, uri: &UfsUri) -> bool {
