@@ -9,6 +9,7 @@
 //! | `load?path=&opType=` | submits, describes and stops a distributed load |
 //! | `node?path=` | the worker that owns a file |
 //! | `internal/load` POST | files that the coordinator of a load wants loaded here |
+//! | `internal/invalidate/{id}?ufsFullPath=` POST | drops the pages and the status of a changed file |
 //! | `/metrics` | Prometheus' text |
 //!
 //! Any prefix `/vN` or none. Failures are proper codes with a JSON body `{error, message}`.
@@ -65,6 +66,13 @@ pub(crate) struct Api {
 struct Written<'a> {
     success: bool,
     message: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Invalidated {
+    success: bool,
+    dropped_pages: usize,
 }
 
 #[derive(Serialize)]
@@ -138,6 +146,10 @@ impl Api {
             }
             Asked::Load(load) => self.load(load).await,
             Asked::Node(uri) => Ok(self.node(&uri)),
+            Asked::Invalidate { file, uri } => Ok(json(&Invalidated {
+                success: true,
+                dropped_pages: self.pages.forget(&file, uri.as_ref()).await,
+            })),
             Asked::LoadBatch => {
                 let body = read_body(request, MAX_BATCH_BYTES).await?;
                 let events = self.loader.begin_batch(&body)?;

@@ -96,6 +96,18 @@ impl Pages {
         }
     }
 
+    /// Drops what is known of a file that was changed: its pages and its status. Tells how many
+    /// pages there were. A read that is under way may keep a page of the old version yet; it is
+    /// served to those alone who name that version.
+    pub(crate) async fn forget(&self, file: &FileId, uri: Option<&UfsUri>) -> usize {
+        let kept = self.inner.store.latest_version(file);
+        let kept_uri = kept.as_ref().and_then(|version| version.uri.as_ref());
+        for uri in uri.into_iter().chain(kept_uri) {
+            self.inner.statuses.forget(uri);
+        }
+        self.inner.store.forget(file).await
+    }
+
     /// Makes sure that a page of this version is on the disk and intact; tells its length.
     pub(crate) async fn ensure(
         &self,

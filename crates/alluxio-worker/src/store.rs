@@ -196,6 +196,18 @@ impl PageStore {
             .unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
+    /// Drops every page of a file, and tells how many there were.
+    pub(crate) async fn forget(self: &Arc<Self>, file: &FileId) -> usize {
+        let victims = self.index.lock().remove_file(file);
+        let dropped = victims.len();
+        if dropped > 0 {
+            let store = Arc::clone(self);
+            // They are out of the index already: files that stay behind are found at the next start.
+            let _ = tokio::task::spawn_blocking(move || store.unlink_now(&victims)).await;
+        }
+        dropped
+    }
+
     pub(crate) fn stats(&self) -> StoreStats {
         let index = self.index.lock();
         StoreStats {

@@ -26,6 +26,11 @@ pub(super) enum Asked {
     Node(UfsUri),
     /// Files that another worker wants loaded here.
     LoadBatch,
+    /// A file was changed: what is kept of it is dropped.
+    Invalidate {
+        file: FileId,
+        uri: Option<UfsUri>,
+    },
 }
 
 /// A request about the load of a path.
@@ -71,6 +76,11 @@ pub(super) fn read(
         ),
         ["internal", "load"] if is_put => ("load_batch", Ok(Asked::LoadBatch)),
         ["internal", "load"] => ("load_batch", Err(wrong_method(method))),
+        ["internal", "invalidate", file] if is_put => (
+            "invalidate",
+            query().and_then(|q| invalidate(root, file, &q)),
+        ),
+        ["internal", "invalidate", _] => ("invalidate", Err(wrong_method(method))),
         _ => (
             "unknown",
             Err(Failure::not_found(format!(
@@ -119,12 +129,38 @@ pub(crate) fn resolve(root: &UfsUri, text: &str) -> Result<UfsUri, Failure> {
     }
 }
 
-fn file_and_index(file: &str, index: &str) -> Result<(FileId, u64), Failure> {
-    let file = file.parse().map_err(|_| {
+fn file_id(file: &str) -> Result<FileId, Failure> {
+    file.parse().map_err(|_| {
         Failure::bad_request(format!(
             "`{file}` is no file id: it is the sha256 of the file's UFS URI, 64 hex digits"
         ))
-    })?;
+    })
+}
+
+/// The file's URI by `ufsFullPath`, where it is given; it must be the one that the id is made of.
+fn uri_of(root: &UfsUri, file: FileId, query: &Query) -> Result<Option<UfsUri>, Failure> {
+    let Some(path) = query.get("ufsFullPath") else {
+        return Ok(None);
+    };
+    let uri = resolve(root, path)?;
+    if uri.file_id() == file {
+        Ok(Some(uri))
+    } else {
+        Err(Failure::bad_request(format!(
+            "the file id {file} is not the sha256 of {uri}, which is {}",
+            uri.file_id()
+        )))
+    }
+}
+
+fn invalidate(root: &UfsUri, file: &str, query: &Query) -> Result<Asked, Failure> {
+    let file = file_id(file)?;
+    let uri = uri_of(root, file, query)?;
+    Ok(Asked::Invalidate { file, uri })
+}
+
+fn file_and_index(file: &str, index: &str) -> Result<(FileId, u64), Failure> {
+    let file = file_id(file)?;
     let index = index
         .parse()
         .map_err(|_| Failure::bad_request(format!("`{index}` is no page number")))?;
@@ -138,18 +174,7 @@ fn write_page(file: &str, index: &str) -> Result<Asked, Failure> {
 
 fn get_page(root: &UfsUri, file: &str, index: &str, query: &Query) -> Result<PageRequest, Failure> {
     let (file, index) = file_and_index(file, index)?;
-    let uri = query
-        .get("ufsFullPath")
-        .map(|path| resolve(root, path))
-        .transpose()?;
-    if let Some(uri) = &uri
-        && uri.file_id() != file
-    {
-        return Err(Failure::bad_request(format!(
-            "the file id {file} is not the sha256 of {uri}, which is {}",
-            uri.file_id()
-        )));
-    }
+    let uri = uri_of(root, file, query)?;
     // `length` alone is ignored, as the real worker does.
     let length = query.number("length")?;
     let part = query.number("offset")?.map(|offset| (offset, length));

@@ -198,6 +198,23 @@ impl Index {
         })
     }
 
+    /// Takes all pages of all versions of a file out.
+    pub(super) fn remove_file(&mut self, file: &FileId) -> Vec<Victim> {
+        let versions = self.files.get(file).map_or(&[][..], Vec::as_slice);
+        let keys: Vec<PageKey> = versions
+            .iter()
+            .flat_map(|kept| {
+                let tag = kept.tag;
+                kept.pages.keys().map(move |&index| PageKey {
+                    file: *file,
+                    tag,
+                    index,
+                })
+            })
+            .collect();
+        keys.iter().filter_map(|key| self.remove(key)).collect()
+    }
+
     fn slot(&self, key: &PageKey) -> Option<&Slot> {
         let versions = self.files.get(&key.file)?;
         let kept = versions.iter().find(|kept| kept.tag == key.tag)?;
@@ -260,6 +277,19 @@ mod tests {
         assert!(index.remove(&key(1, 1)).unwrap().was_last_of_version);
         assert_eq!(index.version(&FileId::from_bytes([1; 32]), |_| true), None);
         assert_eq!((index.used_bytes(), index.pages()), (0, 0));
+    }
+
+    #[test]
+    fn a_file_is_taken_out_with_all_its_versions_and_no_other() {
+        let mut index = Index::new(5 * PAGE);
+        for page in [key(1, 0), key(1, 7), key(2, 0)] {
+            put(&mut index, page);
+        }
+        let gone = index.remove_file(&FileId::from_bytes([1; 32]));
+        assert_eq!(gone.len(), 2);
+        assert_eq!(gone.iter().filter(|v| v.was_last_of_version).count(), 1);
+        assert_eq!((index.used_bytes(), index.pages()), (PAGE, 1));
+        assert_eq!(index.remove_file(&FileId::from_bytes([1; 32])), []);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod s3;
 
 mod clients;
 mod etcd;
+mod invalidate;
 mod loads;
 mod pages;
 mod registration;
