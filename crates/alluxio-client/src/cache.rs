@@ -67,6 +67,9 @@ pub trait PageStore: Send + Sync {
     /// Keeps a page, at the cost of others.
     fn put(&self, key: PageKey, page: Arc<Page>);
 
+    /// Drops all pages of a file, of every version.
+    fn forget(&self, file: &FileId);
+
     /// The bytes of all pages here.
     fn bytes(&self) -> u64;
 
@@ -270,6 +273,11 @@ impl PageCache {
     /// How much of one version of a file is in memory, 0 to 1.
     pub fn share(&self, file: &FileId, version: &FileVersion) -> f64 {
         self.store.share(file, version)
+    }
+
+    /// Drops all pages of a file, of every version. Those on their way may come after.
+    pub(crate) fn forget(&self, file: &FileId) {
+        self.store.forget(file);
     }
 
     fn start(self: &Arc<Self>, key: PageKey, permit: Option<OwnedSemaphorePermit>) -> Fill {

@@ -7,6 +7,8 @@
 //! LoadJobs   -> Workers
 //! ```
 
+mod list;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -27,11 +29,12 @@ use tokio::task::AbortHandle;
 use crate::cache::{MemoryPlan, MemoryStore, PageCache};
 use crate::disk::{DiskCache, DiskMemory, DiskThenRemote};
 use crate::error::{Error, ErrorKind, Result};
+use crate::invalidation::Invalidation;
 use crate::load::LoadJobs;
 use crate::manifest::{self, ManifestSummary};
 use crate::membership::{self, Membership, WorkerSet};
 use crate::metrics::Metrics;
-use crate::reader::{Bounds, FileReader, Order, Shared};
+use crate::reader::{FileReader, Shared};
 use crate::ring::RingShape;
 use crate::source::{BytesBySource, Fallback, OpenedFile, PageSource, Routing, WorkerThenUfs};
 use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
@@ -42,11 +45,6 @@ use crate::worker::Workers;
 /// Read-ahead of all files together takes at most this part of the page store, so that it does not
 /// push out pages that it fetched itself a moment ago.
 const READAHEAD_SHARE: u64 = 2;
-
-/// Lookups for files ahead at one time: a small part of the requests, which reads come before.
-const LOOKUPS_AHEAD: usize = 4;
-/// The longest file with a list of files that is read.
-const MAX_LIST_BYTES: u64 = 512 * 1024 * 1024;
 
 /// A client of one dataset. A clone is cheap and shares everything.
 ///
@@ -67,6 +65,7 @@ struct Inner {
     metadata: Metadata,
     readers: Arc<Shared>,
     loads: LoadJobs,
+    invalidation: Invalidation,
     disk: Option<DiskCache>,
     metrics: Arc<Metrics>,
     fallback: Arc<Fallback>,
@@ -145,6 +144,7 @@ impl Client {
                 is_pinned,
                 page_size: options.page_size,
                 metadata,
+                invalidation: Invalidation::new(&membership, &workers, routing.max_worker_attempts),
                 membership,
                 readers: Arc::new(readers),
                 loads,
@@ -153,7 +153,7 @@ impl Client {
                 fallback,
                 fingerprint: summary::fingerprint(config),
                 connected: Instant::now(),
-                ahead: Arc::new(Semaphore::new(LOOKUPS_AHEAD)),
+                ahead: Arc::new(Semaphore::new(list::LOOKUPS_AHEAD)),
                 gauge: gauge.abort_handle(),
             }),
         };
@@ -204,73 +204,18 @@ impl Client {
             return Err(Error::new(ErrorKind::IsDirectory, "open", context));
         }
         self.fetch_ahead_of(path);
+        Ok(self.open_found(uri, status, profile))
+    }
+
+    /// Opens a file at a version that is known already, such as from a listing.
+    pub(crate) fn open_found(
+        &self,
+        uri: UfsUri,
+        status: Arc<FileStatus>,
+        profile: Option<AccessProfile>,
+    ) -> FileReader {
         let file = self.inner.opened(uri, &status);
-        Ok(FileReader::new(
-            file,
-            status,
-            Arc::clone(&self.inner.readers),
-            profile,
-        ))
-    }
-
-    /// Tells the order in which files will be opened, such as that of a shuffled epoch: while one is
-    /// read, the beginning of the next ones is fetched, at most 16 files of at most 4 MiB and a
-    /// quarter of the page store. Replaces an earlier list; an empty one ends it. Opening files in
-    /// another order is no mistake: after a few steps out of order nothing is fetched ahead, until the
-    /// order is kept again.
-    pub fn follow_list(&self, paths: Vec<String>) -> Result<()> {
-        let readers = &self.inner.readers;
-        let page_bytes = self.inner.page_size.bytes();
-        let bounds = Bounds::new(readers.readahead_total_bytes, page_bytes);
-        let order = Order::new(paths, bounds)?;
-        *readers.order.lock() = Some(order);
-        Ok(())
-    }
-
-    /// Follows the list in a file, a path below the dataset in each line.
-    async fn follow_file(&self, list: &Path) -> Result<()> {
-        let failed = |cause: String| {
-            let context = format!("the list of files {} {cause}", list.display());
-            Error::new(ErrorKind::InvalidInput, "connect", context)
-        };
-        let read = async {
-            let length = tokio::fs::metadata(list).await?.len();
-            if length > MAX_LIST_BYTES {
-                return Ok(None);
-            }
-            tokio::fs::read_to_string(list).await.map(Some)
-        };
-        let text = read.await.map_err(|error| {
-            failed("cannot be read: check client.file_list".to_owned()).with_source(error)
-        })?;
-        let text = text
-            .ok_or_else(|| failed(format!("is over {MAX_LIST_BYTES} bytes: give it in parts")))?;
-        let lines = text.lines().map(|line| line.trim_matches('/'));
-        self.follow_list(
-            lines
-                .filter(|line| !line.is_empty())
-                .map(str::to_owned)
-                .collect(),
-        )
-    }
-
-    /// Starts to fetch the files that come after this one in the caller's list.
-    fn fetch_ahead_of(&self, path: &str) {
-        let readers = &self.inner.readers;
-        let told = match readers.order.lock().as_mut() {
-            Some(order) => order.opened(path),
-            None => return,
-        };
-        for place in told {
-            let (client, turns) = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.ahead));
-            readers.runtime.spawn(async move {
-                // The semaphore is never closed.
-                let _turn = turns.acquire().await.ok();
-                if let Some(inner) = client.upgrade() {
-                    inner.fetch_beginning(place).await;
-                }
-            });
-        }
+        FileReader::new(file, status, Arc::clone(&self.inner.readers), profile)
     }
 
     /// Takes a manifest of a directory as the store lists it now, and puts it into the file
@@ -358,6 +303,22 @@ impl Client {
         &self.inner.metadata
     }
 
+    pub(crate) fn invalidation(&self) -> &Invalidation {
+        &self.inner.invalidation
+    }
+
+    pub(crate) fn has_disk_cache(&self) -> bool {
+        self.inner.disk.is_some()
+    }
+
+    /// Drops a file's pages in memory, and those of the version that it had on the disk.
+    pub(crate) fn forget_pages(&self, uri: &UfsUri, old: Option<&FileStatus>) {
+        self.inner.readers.cache.forget(&uri.file_id());
+        if let (Some(disk), Some(old)) = (&self.inner.disk, old) {
+            disk.forget(&self.inner.opened(uri.clone(), old));
+        }
+    }
+
     pub(crate) fn max_parallel_transfers(&self) -> usize {
         self.inner.max_parallel_transfers
     }
@@ -384,27 +345,6 @@ impl Inner {
             length: status.length,
             modified_ms: status.modified_ms,
             page_size: self.page_size,
-        }
-    }
-
-    /// Fetches the beginning of the file at this place of the list, unless its reader has come there
-    /// or left the order meanwhile. A file that is not there is the reader's to find out.
-    async fn fetch_beginning(&self, place: usize) {
-        let (path, bytes) = match self.readers.order.lock().as_ref() {
-            Some(order) if order.is_ahead(place) => (order.path(place), order.bounds().file_bytes),
-            _ => return,
-        };
-        let uri = path.and_then(|path| self.root.join(&path).ok());
-        let Some(uri) = uri else {
-            return;
-        };
-        match self.metadata.status(&uri).await {
-            Ok(status) if !status.is_directory() => {
-                let file = Arc::new(self.opened(uri, &status));
-                self.readers.prefetch_beginning(&file, bytes);
-            }
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "a file of the list cannot be fetched ahead"),
         }
     }
 }

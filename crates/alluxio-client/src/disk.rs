@@ -173,6 +173,17 @@ impl DiskCache {
         self.inner.shelf.index.lock().has(&FileKey::of(file), index)
     }
 
+    /// Gives back the room of a version that is of no use any more, unless another process has it to
+    /// give, or the writer has more to do than it can.
+    pub(crate) fn forget(&self, file: &OpenedFile) {
+        let key = FileKey::of(file);
+        if let Some(writer) = self.inner.writer.get()
+            && self.inner.shelf.index.lock().knows(&key)
+        {
+            writer.remove(key);
+        }
+    }
+
     /// Waits until the pages given so far are kept or refused.
     pub(crate) async fn flush(&self) {
         if let Some(writer) = self.inner.writer.get() {

@@ -13,6 +13,7 @@ pub mod cache;
 mod client;
 mod disk;
 mod error;
+mod invalidation;
 mod load;
 pub mod manifest;
 pub mod membership;

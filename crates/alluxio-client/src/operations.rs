@@ -14,6 +14,7 @@
 //! | [`Client::head`], [`Client::tail`], [`Client::read_bytes`] | bytes, fewer where the file is shorter | `NotFound`, `IsDirectory` |
 //! | [`Client::write_bytes`] | what was written | `IsDirectory`, `AlreadyExists` |
 //! | [`Client::cp`], [`Client::mv`] | what was moved | `NotFound`, `IsDirectory`, `AlreadyExists`, `InvalidInput` |
+//! | [`Client::upload`], [`Client::download`] | what was moved | the same, `Corrupt`, `Stale` |
 //!
 //! Reads may be served by workers; changes go to the under-store, whatever the fallback policy says.
 //! Under the policy `never` this client's own reads see a change when the workers do.
@@ -21,8 +22,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use alluxio_ufs::WriteMode;
-use alluxio_wire::FileStatus;
+use alluxio_ufs::{UfsError, WriteMode};
+use alluxio_wire::{FileStatus, UfsUri};
 use bytes::{Bytes, BytesMut};
 
 use crate::client::Client;
@@ -89,7 +90,7 @@ impl Client {
     pub async fn mkdir(&self, path: &str) -> Result<()> {
         let uri = self.changeable("mkdir", path)?;
         let made = self.ufs().create_dir(&uri).await;
-        self.metadata().forget(&uri);
+        self.changed(&uri, None).await;
         made.map_err(|error| Error::from_ufs("mkdir", &error))
     }
 
@@ -105,16 +106,26 @@ impl Client {
         let failed = |error| Error::from_ufs("rm", &error);
         let status = self.ufs().status(&uri).await.map_err(failed)?;
         let removed = if !status.is_directory() {
-            self.ufs().delete_file(&uri).await.map(|()| 1)
+            let removed = self.ufs().delete_file(&uri).await.map(|()| 1);
+            self.changed(&uri, Some(&status)).await;
+            removed
         } else if options.recursive {
-            self.ufs().delete_below(&uri).await
+            self.remove_below(&uri).await
         } else {
-            self.ufs().delete_dir(&uri).await.map(|()| 0)
+            let removed = self.ufs().delete_dir(&uri).await.map(|()| 0);
+            self.changed(&uri, None).await;
+            removed
         };
-        self.metadata().forget_below(&uri);
-        self.metadata().forget(&uri);
         let files = removed.map_err(failed)?;
         Ok(Removed { files })
+    }
+
+    /// Removes a directory with all below it, and lets go what was known of that.
+    pub(crate) async fn remove_below(&self, uri: &UfsUri) -> Result<u64, UfsError> {
+        let known = self.known_below(uri).await;
+        let removed = self.ufs().delete_below(uri).await;
+        self.changed_below(uri, known).await;
+        removed
     }
 
     /// Makes an empty file where there is none.

@@ -1,17 +1,29 @@
-//! Moving files within the dataset: `cp` and `mv`.
+//! Moving files: `cp` and `mv` within the dataset, `upload` and `download` between it and the local
+//! disk.
 //!
 //! Every file appears under its name only when all of its bytes are there. Files move side by side,
 //! at most `client.max_parallel_transfers` at a time. With [`Existing::Resume`] a transfer that was
-//! cut goes on: files that are at their place already are left out, those of the same length and not
-//! older than the source.
+//! cut goes on: files that are at their place already are left out.
+//!
+//! | | what is left out | a large file that was cut | verified by |
+//! |---|---|---|---|
+//! | `cp`, `mv` | same length, not older | is copied anew | length, version of the source |
+//! | `upload` | same length, not older | is sent anew | length, and hash where the store tells an MD5 |
+//! | `download` | same length and time (a download gives a file its source's time) | goes on with the bytes that came, whatever [`Existing`] says | version, length, and hash where the store tells an MD5 |
 //!
 //! Names are exact: the source becomes the target, whatever is there. To put it into a directory,
 //! name the target in it.
 
+mod download;
+mod etag;
+mod part;
 mod tree;
+mod upload;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use alluxio_ufs::WriteMode;
 use alluxio_wire::{FileStatus, UfsUri};
@@ -27,7 +39,7 @@ pub enum Existing {
     Fail,
     /// It is replaced.
     Replace,
-    /// It stays where it has the source's length and is not older, and is replaced else.
+    /// It stays where it is what an earlier transfer of the same source made, and is replaced else.
     Resume,
 }
 
@@ -41,7 +53,7 @@ pub struct TransferOptions {
     pub recursive: bool,
     /// What is done with files that are there.
     pub existing: Existing,
-    /// Told after each file that was found or moved.
+    /// Told after each file that was found, and after each piece that was moved.
     pub progress: Option<ProgressFn>,
 }
 
@@ -67,7 +79,7 @@ pub struct Transferred {
     pub bytes: u64,
     /// Files that were at their place already.
     pub files_skipped: u64,
-    /// Bytes of them.
+    /// Bytes of them, and of parts that an earlier download had left.
     pub bytes_skipped: u64,
 }
 
@@ -77,6 +89,8 @@ struct Transfer {
     options: TransferOptions,
     operation: &'static str,
     counts: Counts,
+    /// The store tells hashes that look like MD5s and are none; found out by reading twice.
+    hashes_are_of_another_kind: AtomicBool,
 }
 
 #[derive(Default)]
@@ -106,6 +120,33 @@ impl Client {
         transfer.rename(from, to).await?;
         Ok(transfer.done())
     }
+
+    /// Sends a local file, or with `recursive` a directory, to the under-store; symbolic links are
+    /// followed. Each file under way takes up to 48 MiB of memory.
+    pub async fn upload(
+        &self,
+        from: &Path,
+        to: &str,
+        options: TransferOptions,
+    ) -> Result<Transferred> {
+        let transfer = Transfer::new(self, "upload", options);
+        transfer.upload(from, to).await?;
+        Ok(transfer.done())
+    }
+
+    /// Fetches a file, or with `recursive` a directory, to the local disk: from caches and workers
+    /// where they have it. A large file goes on where an earlier download of its version was cut,
+    /// by the part `.NAME.alluxio-part` that it left.
+    pub async fn download(
+        &self,
+        from: &str,
+        to: &Path,
+        options: TransferOptions,
+    ) -> Result<Transferred> {
+        let transfer = Transfer::new(self, "download", options);
+        transfer.download(from, to).await?;
+        Ok(transfer.done())
+    }
 }
 
 impl Transfer {
@@ -115,6 +156,7 @@ impl Transfer {
             options,
             operation,
             counts: Counts::default(),
+            hashes_are_of_another_kind: AtomicBool::new(false),
         }
     }
 
@@ -139,6 +181,14 @@ impl Transfer {
         self.tell();
     }
 
+    /// Bytes that an earlier transfer brought.
+    fn resumed(&self, bytes: u64) {
+        self.counts
+            .bytes_skipped
+            .fetch_add(bytes, Ordering::Relaxed);
+        self.moved(bytes);
+    }
+
     fn file_done(&self) {
         self.counts.files_done.fetch_add(1, Ordering::Relaxed);
         self.tell();
@@ -146,10 +196,7 @@ impl Transfer {
 
     fn file_skipped(&self, bytes: u64) {
         self.counts.files_skipped.fetch_add(1, Ordering::Relaxed);
-        self.counts
-            .bytes_skipped
-            .fetch_add(bytes, Ordering::Relaxed);
-        self.moved(bytes);
+        self.resumed(bytes);
         self.file_done();
     }
 
@@ -198,6 +245,24 @@ impl Transfer {
         let context = format!("{what} is a directory; ask for it with all below it (recursive)");
         self.error(ErrorKind::IsDirectory, context)
     }
+}
+
+/// An error of the local disk.
+fn local_error(operation: &'static str, path: &Path, error: io::Error) -> Error {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ErrorKind::PermissionDenied
+        }
+        io::ErrorKind::IsADirectory => ErrorKind::IsDirectory,
+        io::ErrorKind::NotADirectory => ErrorKind::NotDirectory,
+        io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => ErrorKind::InvalidInput,
+        _ => ErrorKind::Unexpected,
+    };
+    let context = format!("the local path {}", path.display());
+    Error::new(kind, operation, context).with_source(error)
 }
 
 /// Whether a target is what a transfer of such a source would make.

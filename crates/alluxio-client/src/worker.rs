@@ -34,7 +34,7 @@ pub(crate) use health::Breaker;
 pub(crate) use kind::WorkerKinds;
 
 use health::HealthBook;
-use http::{Exchange, Get, Http};
+use http::{Exchange, Http, Method, Request};
 
 /// Everything that an ordinary answer to `info`, `files` or `load` needs: some 200,000 entries of a
 /// listing. A longer one is not read.
@@ -176,7 +176,8 @@ impl Workers {
         }
         let expected = file.page_length(index);
         let page_bytes = file.page_size.bytes();
-        let request = Get {
+        let request = Request {
+            method: Method::Get,
             target: &target,
             limit: expected,
             timeout: self.timeout,
@@ -185,7 +186,7 @@ impl Workers {
             known_page_bytes: None,
         };
         let started = Instant::now();
-        let exchange = self.http.get(worker, &health, request).await;
+        let exchange = self.http.ask(worker, &health, request).await;
         let answer = page_answer(exchange, expected);
         if let PageAnswer::Page(_) = answer {
             health.latency().learn(started.elapsed());
@@ -212,14 +213,15 @@ impl Workers {
         if !target.contains("ufsFullPath=") || health.is_resting() {
             return None;
         }
-        let request = Get {
+        let request = Request {
+            method: Method::Get,
             target: &target,
             limit: part.length,
             timeout: self.timeout,
             whole_page_bytes: None,
             known_page_bytes: Some(file.page_size.bytes()),
         };
-        match self.http.get(worker, &health, request).await {
+        match self.http.ask(worker, &health, request).await {
             Exchange::Answered { status: 200, body } if body.len() as u64 == part.length => {
                 Some(body)
             }
@@ -230,16 +232,26 @@ impl Workers {
 
     /// Sends any other GET request to a worker.
     pub async fn ask(&self, worker: &WorkerEndpoint, target: &str) -> Answer {
+        self.exchange(worker, Method::Get, target).await
+    }
+
+    /// Sends a POST request without a body, which the worker may be told twice.
+    pub(crate) async fn tell(&self, worker: &WorkerEndpoint, target: &str) -> Answer {
+        self.exchange(worker, Method::Post, target).await
+    }
+
+    async fn exchange(&self, worker: &WorkerEndpoint, method: Method, target: &str) -> Answer {
         let health = self.health.of(worker);
         let timeout = self.timeout.max(ANSWER_TIMEOUT);
-        let request = Get {
+        let request = Request {
+            method,
             target,
             limit: MAX_ANSWER_BYTES,
             timeout,
             whole_page_bytes: None,
             known_page_bytes: None,
         };
-        let asking = self.http.get(worker, &health, request);
+        let asking = self.http.ask(worker, &health, request);
         let answer = tokio::time::timeout(LONGEST_ANSWER, asking).await;
         match answer.unwrap_or(Exchange::TimedOut) {
             Exchange::Answered { status: 200, body } => Answer::Body(body),

@@ -1,11 +1,12 @@
-//! Writing a file: to the under-store, and then away with what was known of the old one.
+//! Writing a file: to the under-store, and then away with what was known of the old one
+//! (`invalidation`).
 //!
-//! Pages of the old version need not be hunted down: the memory cache and the workers are asked for
-//! pages of a version, and the new file has another one. What must go is what this client believes
-//! of the name: its status, and the listings it is in.
+//! A [`FileWriter`] is written from its beginning to its end. Parts leave in the background while
+//! the next ones are gathered, and memory is bounded, so a caller may feed it bytes as they come:
+//! a FUSE daemon its dirty pages, a Python file object its buffers.
 
 use alluxio_ufs::{UfsWriter, WriteMode, WriteOptions, Written};
-use alluxio_wire::UfsUri;
+use alluxio_wire::{FileStatus, UfsUri};
 use bytes::Bytes;
 
 use crate::client::Client;
@@ -16,8 +17,17 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 pub struct FileWriter {
     client: Client,
-    uri: UfsUri,
+    target: Target,
     writer: UfsWriter,
+    written_bytes: u64,
+}
+
+/// A file that may be written.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) uri: UfsUri,
+    /// What it is now.
+    pub(crate) old: Option<FileStatus>,
 }
 
 impl Client {
@@ -26,8 +36,8 @@ impl Client {
     /// Fails as `IsDirectory` where a directory has the name, and with
     /// [`WriteMode::CreateNew`] as `AlreadyExists` where a file has.
     pub async fn create(&self, path: &str, options: WriteOptions) -> Result<FileWriter> {
-        let uri = self.target("create", path).await?;
-        self.create_at(uri, options).await
+        let target = self.target("create", path).await?;
+        self.create_at(target, options).await
     }
 
     /// Writes a file of these bytes, in one step: readers see the old file or the new one.
@@ -41,17 +51,20 @@ impl Client {
         writer.finish().await
     }
 
-    /// The URI of a file that may be written: no directory, and not the root.
-    pub(crate) async fn target(&self, operation: &'static str, path: &str) -> Result<UfsUri> {
+    /// A file that may be written: no directory, and not the root.
+    pub(crate) async fn target(&self, operation: &'static str, path: &str) -> Result<Target> {
         let uri = self.changeable(operation, path)?;
         match self.ufs().status(&uri).await {
             Ok(status) if status.is_directory() => {
                 let context = format!("{uri} is a directory; name a file in it");
                 Err(Error::new(ErrorKind::IsDirectory, operation, context))
             }
-            Ok(_) => Ok(uri),
+            Ok(status) => Ok(Target {
+                uri,
+                old: Some(status),
+            }),
             Err(error) => match Error::from_ufs(operation, &error) {
-                error if error.kind() == ErrorKind::NotFound => Ok(uri),
+                error if error.kind() == ErrorKind::NotFound => Ok(Target { uri, old: None }),
                 error => Err(error),
             },
         }
@@ -71,12 +84,17 @@ impl Client {
     }
 
     /// Begins to write a file that may be written.
-    pub(crate) async fn create_at(&self, uri: UfsUri, options: WriteOptions) -> Result<FileWriter> {
-        let writer = self.ufs().writer(&uri, options).await;
+    pub(crate) async fn create_at(
+        &self,
+        target: Target,
+        options: WriteOptions,
+    ) -> Result<FileWriter> {
+        let writer = self.ufs().writer(&target.uri, options).await;
         Ok(FileWriter {
             client: self.clone(),
             writer: writer.map_err(|error| Error::from_ufs("write", &error))?,
-            uri,
+            target,
+            written_bytes: 0,
         })
     }
 }
@@ -84,20 +102,31 @@ impl Client {
 impl FileWriter {
     /// The file that is written.
     pub fn uri(&self) -> &UfsUri {
-        &self.uri
+        &self.target.uri
     }
 
-    /// Adds bytes. Waits while as many parts as may (four of 8 MiB) are on their way.
+    /// How many bytes were given so far: where the next ones go.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// Adds bytes. Waits while as many parts as may (four of 8 MiB) are on their way. After an error
+    /// nothing more can be written, and the file stays as it was.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let length = bytes.len() as u64;
         let written = self.writer.write(bytes).await;
-        written.map_err(|error| Error::from_ufs("write", &error))
+        written.map_err(|error| Error::from_ufs("write", &error))?;
+        self.written_bytes += length;
+        Ok(())
     }
 
-    /// Sends what is left and makes the file visible, to this client too.
+    /// Sends what is left and makes the file visible, to this client and the workers too.
     pub async fn finish(self) -> Result<Written> {
         let finished = self.writer.finish().await;
         // Also after a failure: an answer that was lost may have been a good one.
-        self.client.metadata().forget(&self.uri);
+        self.client
+            .changed(&self.target.uri, self.target.old.as_ref())
+            .await;
         finished.map_err(|error| Error::from_ufs("write", &error))
     }
 

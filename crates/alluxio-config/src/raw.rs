@@ -228,7 +228,7 @@ pub struct RawClient {
     pub readahead: RawReadahead,
     /// Requests to workers and under-store at one time.
     pub max_inflight_requests: u32,
-    /// Files that a copy or move within the dataset moves at one time.
+    /// Files that a copy, move, upload or download moves at one time.
     pub max_parallel_transfers: u32,
     /// The most that one page may take, whatever it waits for.
     pub deadline_milliseconds: u64,

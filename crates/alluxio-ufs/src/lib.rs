@@ -39,7 +39,7 @@ pub use self::error::{UfsError, UfsErrorKind};
 use self::local::LocalStore;
 use self::object::ObjectStore;
 pub use self::status::is_version;
-pub use self::write::{UfsWriter, WriteMode, WriteOptions, Written};
+pub use self::write::{UfsWriter, WriteMode, WriteOptions, Written, parts_of};
 
 /// An under-store; cheap to clone.
 #[derive(Clone, Debug)]

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 
 pub(crate) use self::parts::PARALLEL_PARTS;
 use self::parts::Parts;
+pub use self::parts::parts_of;
 use crate::error::{Subject, UfsError};
 use crate::limits::READ_ATTEMPT_TIMEOUT;
 use crate::local::write::LocalWriter;

@@ -70,6 +70,13 @@ pub fn page_of_version(
     page_target(file, index, query, range)
 }
 
+/// Tells a worker, by POST, that a file was written or removed, so that it forgets status and pages
+/// of it; `None` when the name does not fit the request line. The embedded worker alone knows it.
+pub fn invalidate(uri: &UfsUri) -> Option<String> {
+    let (file, path) = (uri.file_id(), query_value(uri.as_str()));
+    fitting(format!("/v1/internal/invalidate/{file}?ufsFullPath={path}"))
+}
+
 /// Submits, asks about or stops the load of a path; `None` when the name cannot be addressed.
 ///
 /// Progress is asked for as JSON, because only that form has exact numbers.
@@ -231,6 +238,14 @@ mod tests {
         let target = page(&long.file_id(), 0, Some(&long), None);
         assert_eq!(target, format!("/v1/file/{}/page/0", long.file_id()));
         assert_eq!(info(&uri(&format!("s3://b/{}", "x".repeat(4096)))), None);
+    }
+
+    #[test]
+    fn a_changed_file_is_named_by_id_and_by_its_whole_name() {
+        let uri = uri("s3://b/a b");
+        let (id, target) = (uri.file_id(), invalidate(&uri).unwrap());
+        let expected = format!("/v1/internal/invalidate/{id}?ufsFullPath=s3%3A%2F%2Fb%2Fa%20b");
+        assert_eq!(target, expected);
     }
 
     #[test]

@@ -75,6 +75,10 @@ impl PageStore for MemoryStore {
         self.pages.lock().bytes
     }
 
+    fn forget(&self, file: &FileId) {
+        self.pages.lock().remove_file(file);
+    }
+
     fn share(&self, file: &FileId, version: &FileVersion) -> f64 {
         let pages = self.pages.lock();
         let resident = pages
@@ -122,6 +126,19 @@ impl Pages {
         self.weight -= weight_of(&page);
         self.resident(key).bytes -= length;
         self.forget_absent(&key.file.id);
+    }
+
+    /// All pages of a file. It looks at every page here, which for a full store of 1 MiB pages is
+    /// some thousands, and only where something of the file is here.
+    fn remove_file(&mut self, file: &FileId) {
+        if !self.by_file.contains_key(file) {
+            return;
+        }
+        let is_of_it = |key: &&PageKey| key.file.id == *file;
+        let keys: Vec<_> = self.by_key.keys().filter(is_of_it).cloned().collect();
+        for key in keys {
+            self.remove(&key);
+        }
     }
 
     /// Returns whether there was a page to evict.
@@ -277,5 +294,19 @@ mod tests {
         put(&store, &file, 0);
         assert_eq!(store.bytes(), PAGE as u64);
         assert_eq!(store.pages.lock().by_use.len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_forgotten_leaves_in_every_version() {
+        let store = MemoryStore::new(1 << 20);
+        let (one, two) = (file("v1"), file("v2"));
+        for index in 0..3 {
+            put(&store, &one, index);
+            put(&store, &two, index);
+        }
+        store.forget(&one.id);
+        assert_eq!(store.bytes(), 0);
+        let share = store.share(&one.id, &one.version);
+        assert!(share < f64::EPSILON, "{share}");
     }
 }

@@ -205,6 +205,14 @@ impl Store {
         Ok(Put::Kept)
     }
 
+    /// Removes a file that is of no use any more.
+    pub(super) fn remove(&mut self, key: &FileKey) -> io::Result<()> {
+        if !self.shelf.index.lock().knows(key) {
+            return Ok(());
+        }
+        self.evict(std::slice::from_ref(key))
+    }
+
     /// Evicts what nobody used for long, records uses, and rewrites a worn log.
     pub(super) fn tidy(&mut self, now_s: u64) -> io::Result<()> {
         if let Some(max_s) = self.limits.max_unused_s {

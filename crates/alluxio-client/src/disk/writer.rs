@@ -12,6 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::metrics::{DiskMetrics, Fill};
+use super::record::FileKey;
 use super::store::{Put, Shelf, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::OpenedFile;
@@ -41,6 +42,7 @@ enum Command {
         page: Bytes,
         _permit: OwnedSemaphorePermit,
     },
+    Remove(FileKey),
     Flush(oneshot::Sender<()>),
 }
 
@@ -114,6 +116,11 @@ impl Writer {
         }
     }
 
+    /// Has a file removed; where the queue is full it leaves by age, as others do.
+    pub(super) fn remove(&self, key: FileKey) {
+        let _full = self.queue.try_send(Command::Remove(key));
+    }
+
     /// Waits until all that was given before is kept or refused.
     pub(super) async fn flush(&self) {
         let (done, told) = oneshot::channel();
@@ -139,6 +146,7 @@ impl Work {
                 Ok(Command::Keep {
                     file, index, page, ..
                 }) => self.keep(&file, index, &page),
+                Ok(Command::Remove(key)) => self.remove(&key),
                 Ok(Command::Flush(done)) => {
                     let _ = done.send(());
                 }
@@ -184,6 +192,13 @@ impl Work {
                 self.metrics.fill(Fill::Failed);
                 self.pause(&error);
             }
+        }
+        self.metrics.holds(&self.shelf.index.lock());
+    }
+
+    fn remove(&mut self, key: &FileKey) {
+        if let Err(error) = self.store.remove(key) {
+            self.pause(&error);
         }
         self.metrics.holds(&self.shelf.index.lock());
     }

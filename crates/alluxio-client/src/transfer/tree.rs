@@ -5,6 +5,7 @@ use futures::TryStreamExt;
 
 use super::Transfer;
 use crate::error::{ErrorKind, Result};
+use crate::write::Target;
 
 impl Transfer {
     /// The steps of `cp`: the source's status, then the one file or all below it.
@@ -12,7 +13,7 @@ impl Transfer {
         let (source, target) = self.pair(from, to).await?;
         let source_uri = self.client.uri(self.operation, from)?;
         if !source.is_directory() {
-            self.client.target(self.operation, to).await?;
+            let target = self.client.target(self.operation, to).await?;
             return self.copy_file(&source, &target).await;
         }
         if !self.options.recursive {
@@ -21,7 +22,7 @@ impl Transfer {
         self.copy_tree(&source_uri, &target).await?;
         // A directory without files would else not be there.
         let made = self.client.ufs().create_dir(&target).await;
-        self.client.metadata().forget(&target);
+        self.client.changed(&target, None).await;
         made.map_err(|error| self.ufs_error(&error))
     }
 
@@ -36,28 +37,47 @@ impl Transfer {
         if source.is_directory() && !self.options.recursive {
             return Err(self.is_a_directory(source_uri.as_str()));
         }
+        let mut old = None;
         if !source.is_directory() {
-            self.client.target(self.operation, to).await?;
+            old = self.client.target(self.operation, to).await?.old;
         }
-        let ufs = self.client.ufs();
-        if ufs.renames_in_one_step() {
-            self.found(source.length);
-            let renamed = ufs.rename(&source_uri, &target, self.mode()).await;
-            self.forget(&source_uri);
-            self.forget(&target);
-            renamed.map_err(|error| self.ufs_error(&error))?;
-            self.moved(source.length);
-            self.file_done();
-            return Ok(());
+        if self.client.ufs().renames_in_one_step() {
+            return self
+                .rename_at_once(&source, &source_uri, &target, old)
+                .await;
         }
         self.copy(from, to).await?;
         let removed = if source.is_directory() {
-            ufs.delete_below(&source_uri).await.map(drop)
+            self.client.remove_below(&source_uri).await.map(drop)
         } else {
-            ufs.delete_file(&source_uri).await
+            let removed = self.client.ufs().delete_file(&source_uri).await;
+            self.client.changed(&source_uri, Some(&source)).await;
+            removed
         };
-        self.forget(&source_uri);
         removed.map_err(|error| self.ufs_error(&error))
+    }
+
+    async fn rename_at_once(
+        &self,
+        source: &FileStatus,
+        from: &UfsUri,
+        to: &UfsUri,
+        old: Option<FileStatus>,
+    ) -> Result<()> {
+        self.found(source.length);
+        let known = if source.is_directory() {
+            self.client.known_below(from).await
+        } else {
+            vec![source.clone()]
+        };
+        let renamed = self.client.ufs().rename(from, to, self.mode()).await;
+        self.client.changed_below(from, known).await;
+        self.client.metadata().forget_below(to);
+        self.client.changed(to, old.as_ref()).await;
+        renamed.map_err(|error| self.ufs_error(&error))?;
+        self.moved(source.length);
+        self.file_done();
+        Ok(())
     }
 
     /// Source and target, which must not lie in each other.
@@ -91,30 +111,25 @@ impl Transfer {
                     let context = format!("{} has no name below {target}", file.ufs_uri);
                     return Err(self.error(ErrorKind::InvalidInput, context));
                 };
+                let to = Target { uri: to, old: None };
                 self.copy_file(&file, &to).await
             })
             .await
     }
 
-    async fn copy_file(&self, source: &FileStatus, target: &UfsUri) -> Result<()> {
+    async fn copy_file(&self, source: &FileStatus, target: &Target) -> Result<()> {
         self.found(source.length);
-        if self
-            .is_there(target, source.length, source.modified_ms)
-            .await?
-        {
-            self.file_skipped(source.length);
+        let (length, modified_ms) = (source.length, source.modified_ms);
+        if self.is_there(&target.uri, length, modified_ms).await? {
+            self.file_skipped(length);
             return Ok(());
         }
-        let copied = self.client.ufs().copy(source, target, self.mode()).await;
-        self.client.metadata().forget(target);
+        let ufs = self.client.ufs();
+        let copied = ufs.copy(source, &target.uri, self.mode()).await;
+        self.client.changed(&target.uri, target.old.as_ref()).await;
         copied.map_err(|error| self.ufs_error(&error))?;
-        self.moved(source.length);
+        self.moved(length);
         self.file_done();
         Ok(())
-    }
-
-    fn forget(&self, uri: &UfsUri) {
-        self.client.metadata().forget_below(uri);
-        self.client.metadata().forget(uri);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A general HTTP client copies each body out of its connection's buffer, piece by piece. A page is
 //! a megabyte whose length the head tells, so it is read where it stays: that halves the client's
-//! work per page. Of HTTP it speaks what workers do: GET, a length or chunks, connections kept.
+//! work per page. Of HTTP it speaks what workers do: requests without a body, a length or chunks, connections kept.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::http::Exchange;
+use super::http::{Exchange, Method};
 
 /// More than any worker's head; what is longer is no worker.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -78,13 +78,13 @@ impl Connection {
         self.received.is_empty() && self.stream.try_read(&mut byte).as_ref().is_err_and(nothing)
     }
 
-    /// Sends a GET and reads its answer, of which the body may have `limit` bytes. Gives the
+    /// Sends a request, named by method and target, and reads its answer, of which the body may have `limit` bytes. Gives the
     /// connection back where it can be used again. What came of the body is told in `brought` as it
     /// comes.
-    pub(super) async fn get(
+    pub(super) async fn ask(
         mut self,
         host: &str,
-        target: &str,
+        (method, target): (Method, &str),
         limit: u64,
         brought: &AtomicU64,
     ) -> (Exchange, Option<Self>) {
@@ -93,7 +93,12 @@ impl Connection {
             let cause = format!("{target:?} cannot be written into a request line");
             return (Exchange::Broken(cause), Some(self));
         }
-        let request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n\r\n");
+        let (method, length) = match method {
+            Method::Get => ("GET", ""),
+            Method::Post => ("POST", "content-length: 0\r\n"),
+        };
+        let request =
+            format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n{length}\r\n");
         let head = match self.stream.write_all(request.as_bytes()).await {
             Ok(()) => self.head().await,
             Err(error) => Err(Failure::from(error)),
@@ -331,7 +336,7 @@ mod tests {
         });
         let connection = Connection::open(&address).await.unwrap();
         let (exchange, kept) = connection
-            .get("w", "/v1/health", limit, &AtomicU64::new(0))
+            .ask("w", (Method::Get, "/v1/health"), limit, &AtomicU64::new(0))
             .await;
         server.await.unwrap();
         (exchange, kept.is_some())

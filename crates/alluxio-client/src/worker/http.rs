@@ -55,9 +55,18 @@ pub(super) struct Http {
     pub(super) min_bytes_per_second: u64,
 }
 
-/// A GET request.
+/// What a request does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    /// Without a body; what is sent so may be sent twice.
+    Post,
+}
+
+/// A request without a body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Get<'a> {
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
     /// Path and query.
     pub(super) target: &'a str,
     /// The most bytes of a body that are read.
@@ -80,16 +89,16 @@ impl Http {
         }
     }
 
-    /// Sends a GET request. Where the worker's host cannot be reached, the host of its container
+    /// Sends a request. Where the worker's host cannot be reached, the host of its container
     /// network is tried, and remembered if it answers.
-    pub(super) async fn get(
+    pub(super) async fn ask(
         &self,
         worker: &WorkerEndpoint,
         health: &Health,
-        request: Get<'_>,
+        request: Request<'_>,
     ) -> Exchange {
         let Some(container) = &worker.container_base_url else {
-            return self.get_from(&worker.base_url, request).await;
+            return self.ask_at(&worker.base_url, request).await;
         };
         let by_container = health.prefers_container_host();
         let [first, second] = if by_container {
@@ -97,8 +106,8 @@ impl Http {
         } else {
             [&worker.base_url, container]
         };
-        match self.get_from(first, request).await {
-            Exchange::Unreachable(cause) => match self.get_from(second, request).await {
+        match self.ask_at(first, request).await {
+            Exchange::Unreachable(cause) => match self.ask_at(second, request).await {
                 Exchange::Unreachable(_) => Exchange::Unreachable(cause),
                 answer => {
                     health.prefer_container_host(!by_container);
@@ -109,7 +118,7 @@ impl Http {
         }
     }
 
-    async fn get_from(&self, base: &Arc<str>, request: Get<'_>) -> Exchange {
+    async fn ask_at(&self, base: &Arc<str>, request: Request<'_>) -> Exchange {
         let kept = self.pool.of(base);
         let _turn = kept.turn().await;
         let exchange = self.watched(base, &kept, request).await;
@@ -136,7 +145,7 @@ impl Http {
 
     /// An exchange that is given up when, for as long as the request's timeout, it brings less than
     /// the least rate: a silent worker, and one that drips.
-    async fn watched(&self, base: &Arc<str>, kept: &Kept, request: Get<'_>) -> Exchange {
+    async fn watched(&self, base: &Arc<str>, kept: &Kept, request: Request<'_>) -> Exchange {
         let brought = AtomicU64::new(0);
         let mut exchange = pin!(self.exchange(base, kept, request, &brought));
         let millis = u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX);
@@ -160,7 +169,7 @@ impl Http {
         &self,
         base: &str,
         kept: &Kept,
-        request: Get<'_>,
+        request: Request<'_>,
         brought: &AtomicU64,
     ) -> Exchange {
         let connection = match kept.take(request.known_page_bytes) {
@@ -214,13 +223,12 @@ async fn send(
     base: &str,
     kept: &Kept,
     connection: Connection,
-    request: Get<'_>,
+    request: Request<'_>,
     brought: &AtomicU64,
 ) -> Exchange {
     let host = host_and_port(base);
-    let (exchange, usable) = connection
-        .get(host, request.target, request.limit, brought)
-        .await;
+    let line = (request.method, request.target);
+    let (exchange, usable) = connection.ask(host, line, request.limit, brought).await;
     if let Some(mut connection) = usable {
         connection.has_answered = true;
         if let Exchange::Answered { status: 200, body } = &exchange

@@ -27,6 +27,16 @@ const DOUBLED_AFTER: u64 = 1_000;
 /// Chunks below this are gathered into one buffer: a part should not be thousands of them.
 const SMALL_BYTES: usize = 64 * 1024;
 
+/// Into how many parts a file of known length is cut, and how long all but the last are.
+pub fn parts_of(length: u64) -> (u64, u64) {
+    let part_bytes = part_bytes_of(length);
+    ((length / part_bytes).max(1), part_bytes)
+}
+
+fn part_bytes_of(expected: u64) -> u64 {
+    PART_BYTES.max(expected.div_ceil(MOST_PARTS))
+}
+
 /// What waits to be sent.
 #[derive(Debug)]
 pub(super) struct Parts {
@@ -91,7 +101,7 @@ impl Parts {
 
     fn part_bytes(&self) -> u64 {
         match self.expected_bytes {
-            Some(expected) => PART_BYTES.max(expected.div_ceil(MOST_PARTS)),
+            Some(expected) => part_bytes_of(expected),
             None => PART_BYTES << (self.taken / DOUBLED_AFTER).min(10),
         }
     }
@@ -161,6 +171,25 @@ mod tests {
             let sizes = cut(one_more_than_two, chunk, None);
             assert_eq!(sizes, [part as u64, part as u64 + 1], "{chunk}");
             assert_eq!(cut(2 * part - 1, chunk, None), [2 * part as u64 - 1]);
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_parts_is_how_they_are_cut() {
+        let part = 8 << 20;
+        for total in [
+            0,
+            1,
+            part,
+            2 * part - 1,
+            2 * part,
+            3 * part - 1,
+            5 * part + 9,
+        ] {
+            let sizes = cut(total, 3 << 20, Some(total as u64));
+            let (count, size) = parts_of(total as u64);
+            assert_eq!(count, sizes.len() as u64, "{total}");
+            assert!(sizes.iter().rev().skip(1).all(|it| *it == size), "{total}");
         }
     }
 
