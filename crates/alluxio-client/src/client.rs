@@ -41,6 +41,7 @@ use crate::status::{self, Metadata, MetadataSource, WorkerMetadata};
 use crate::summary::{self, Summary};
 use crate::versions::VersionedPages;
 use crate::worker::Workers;
+use crate::worker::security::Security;
 
 /// Read-ahead of all files together takes at most this part of the page store, so that it does not
 /// push out pages that it fetched itself a moment ago.
@@ -91,7 +92,8 @@ impl Client {
             membership::connect(&config.cluster, options.ring_membership, shape).await?;
         let timeout = options.fallback.worker_timeout;
         let workers = Workers::new(timeout, routing.max_inflight_requests)
-            .bounded(&options.robust, Arc::clone(&metrics));
+            .bounded(&options.robust, Arc::clone(&metrics))
+            .secured(Security::load(&config.cluster.security)?);
         let workers = Arc::new(workers);
         // Under the policy `never` versions are the workers' own: there is nothing to compare.
         let verifies = options.verify_worker_version && routing.policy != FallbackPolicy::Never;

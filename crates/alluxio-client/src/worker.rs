@@ -14,6 +14,8 @@ mod http;
 mod kind;
 mod latency;
 mod pool;
+pub mod reloaded;
+pub mod security;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -35,6 +37,7 @@ pub(crate) use kind::WorkerKinds;
 
 use health::HealthBook;
 use http::{Exchange, Http, Method, Request};
+use security::Security;
 
 /// Everything that an ordinary answer to `info`, `files` or `load` needs: some 200,000 entries of a
 /// listing. A longer one is not read.
@@ -137,6 +140,13 @@ impl Workers {
     pub fn bounded(mut self, options: &RobustOptions, metrics: Arc<Metrics>) -> Self {
         self.http.min_bytes_per_second = options.min_bytes_per_second;
         self.health = HealthBook::new(options.breaker, Some(metrics));
+        self
+    }
+
+    /// The same over connections of this kind.
+    #[must_use]
+    pub fn secured(mut self, security: Security) -> Self {
+        self.http.security = security;
         self
     }
 

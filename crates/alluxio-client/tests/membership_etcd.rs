@@ -18,7 +18,7 @@ use alluxio_client::membership::{self, Membership, WorkerSet};
 use alluxio_client::ring::RingShape;
 use alluxio_client::{ErrorKind, Result};
 use alluxio_config::{
-    ClusterConfig, EtcdConfig, EtcdTlsConfig, Membership as Source, RingMembership,
+    ClusterConfig, EtcdConfig, EtcdTlsConfig, Membership as Source, RingMembership, WorkerSecurity,
 };
 use alluxio_etcd::EtcdClient;
 use alluxio_wire::{WorkerAddress, WorkerId, WorkerRecord, etcd};
@@ -41,6 +41,7 @@ async fn join_at(endpoint: String, ring: RingMembership) -> Result<Arc<dyn Membe
             password: None,
             tls: EtcdTlsConfig::default(),
         }),
+        security: WorkerSecurity::default(),
     };
     membership::connect(&cluster, ring, RingShape::consistent(100)).await
 }

@@ -12,7 +12,7 @@ use alluxio_client::membership::{self, FixedMembership, Membership, WorkerSet};
 use alluxio_client::ring::RingShape;
 use alluxio_client::{ErrorKind, Result};
 use alluxio_config::{
-    ClusterConfig, HostPort, Membership as Source, RingMembership, ServiceConfig,
+    ClusterConfig, HostPort, Membership as Source, RingMembership, ServiceConfig, WorkerSecurity,
 };
 use alluxio_wire::WorkerId;
 use dns::DnsServer;
@@ -31,6 +31,7 @@ async fn join(dns: &DnsServer) -> Result<Arc<dyn Membership>> {
             refresh: Duration::from_millis(50),
             dns_server: Some(dns.address),
         }),
+        security: WorkerSecurity::default(),
     };
     membership::connect(&cluster, RingMembership::Live, RingShape::consistent(100)).await
 }

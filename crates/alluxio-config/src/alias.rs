@@ -34,15 +34,14 @@ const PROPERTIES: &[(&str, &str)] = &[
     ("alluxio.etcd.username", "cluster.membership.username"),
     ("alluxio.etcd.password", "cluster.membership.password"),
     ("alluxio.worker.hostname", "worker.advertised_host"),
-    (
-        "alluxio.worker.page.store.dirs",
-        "worker.page_store.directory",
-    ),
-    (
-        "alluxio.worker.page.store.sizes",
-        "worker.page_store.capacity",
-    ),
+    (DIRECTORIES, "worker.page_store.directory"),
+    (SIZES, "worker.page_store.capacity"),
 ];
+
+/// Paths with commas between them.
+const DIRECTORIES: &str = "alluxio.worker.page.store.dirs";
+/// As many as there are directories.
+const SIZES: &str = "alluxio.worker.page.store.sizes";
 
 /// Its values are names of classes.
 const POLICY: &str = "alluxio.user.worker.selection.policy";
@@ -63,6 +62,9 @@ pub(crate) fn resolve(mut document: Value) -> Result<Value, ConfigError> {
         .filter(|name| name.starts_with("alluxio."))
         .map(str::to_owned)
         .collect();
+    let lists_directories = names
+        .iter()
+        .any(|name| name == DIRECTORIES || name == SIZES);
     for property in names {
         let value = root.remove(property.as_str()).unwrap_or_default();
         let field = PROPERTIES.iter().find(|(name, _)| *name == property);
@@ -76,7 +78,48 @@ pub(crate) fn resolve(mut document: Value) -> Result<Value, ConfigError> {
             let _already_set = insert(root, "cluster.membership.type", "etcd".into());
         }
     }
+    if lists_directories {
+        several_directories(root)?;
+    }
     Ok(document)
+}
+
+/// Alluxio's lists of directories and of sizes, with commas, are pairs here.
+fn several_directories(root: &mut Mapping) -> Result<(), ConfigError> {
+    let worker = root.get_mut("worker").and_then(Value::as_mapping_mut);
+    let store = worker.and_then(|worker| worker.get_mut("page_store"));
+    let Some(store) = store.and_then(Value::as_mapping_mut) else {
+        return Ok(());
+    };
+    let list = |name: &str| {
+        let text = store.get(name).and_then(Value::as_str).unwrap_or_default();
+        let parts = text.split(',').map(|part| part.trim().to_owned());
+        parts.collect::<Vec<_>>()
+    };
+    let (paths, sizes) = (list("directory"), list("capacity"));
+    if paths.len() == 1 && sizes.len() == 1 {
+        return Ok(());
+    }
+    if paths.len() != sizes.len() {
+        return Err(ConfigError::Shape {
+            path: SIZES.to_owned(),
+            reason: format!(
+                "{} sizes are given for {} directories: give each directory its own",
+                sizes.len(),
+                paths.len()
+            ),
+        });
+    }
+    let pairs = paths.into_iter().zip(sizes).map(|(path, size)| {
+        let pair = [("path", path), ("capacity", size)];
+        let pair = pair.map(|(name, text)| (Value::from(name), Value::from(text)));
+        Value::Mapping(pair.into_iter().collect())
+    });
+    let pairs = pairs.collect::<Vec<_>>();
+    store.remove("directory");
+    store.remove("capacity");
+    store.insert("directories".into(), Value::Sequence(pairs));
+    Ok(())
 }
 
 /// Booleans and lists of Alluxio become the words that our fields take.

@@ -22,8 +22,9 @@ pub use store::{StoreKind, StoreOptions};
 pub use validated::{
     AccessProfile, AddressingStyle, ClientOptions, ClusterConfig, Config, Consistency, EtcdConfig,
     EtcdTlsConfig, FallbackConfig, FallbackPolicy, HostPort, LogFormat, LoggingConfig,
-    ManifestConfig, Membership, OnChange, PageStoreConfig, RingMembership, RingPolicy,
-    ServiceConfig, UfsConfig, WorkerOptions,
+    ManifestConfig, Membership, OnChange, PageDirectory, PageStoreConfig, RingMembership,
+    RingPolicy, ServiceConfig, UfsConfig, WorkerOptions, WorkerSecurity, WorkerTlsConfig,
+    WorkersTlsConfig,
 };
 
 /// Why a configuration cannot be used.

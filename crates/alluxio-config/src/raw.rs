@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+mod worker;
+
+pub use self::worker::{RawPageDirectory, RawPageStore, RawWorker, RawWorkerTls};
 use crate::disk_cache::RawDiskCache;
 pub use crate::robust::{RawBreaker, RawHedge};
 use serde::{Deserialize, Serialize};
@@ -127,6 +130,39 @@ pub struct RawCluster {
     pub name: String,
     /// How its workers are found.
     pub membership: RawMembership,
+    /// How clients and other workers speak to them.
+    #[serde(skip_serializing_if = "RawWorkers::is_default")]
+    pub workers: RawWorkers,
+}
+
+/// How clients speak to workers; all workers of a cluster are spoken to alike.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawWorkers {
+    /// Speak TLS; `{}` trusts the public authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RawWorkersTls>,
+    /// A file with the token that is shown to workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
+}
+
+/// What workers are checked against.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawWorkersTls {
+    /// PEM file of the authorities that are trusted; the public ones where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// The name in every worker's certificate, where it is not the worker's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+}
+
+impl RawWorkers {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How workers are found.
@@ -360,36 +396,6 @@ pub enum RawFallbackPolicy {
     Always,
 }
 
-/// The embedded worker.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawWorker {
-    /// Address and port to listen on.
-    pub listen: String,
-    /// Host that clients connect to; this machine's own where it is left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advertised_host: Option<String>,
-    /// A UUID, or any name to make one from; kept in the page store where it is left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<String>,
-    /// Where pages are kept.
-    pub page_store: RawPageStore,
-    /// Files that one worker loads at one time.
-    pub load_concurrency: u32,
-    /// Connections at one time; more wait.
-    pub max_connections: u32,
-}
-
-/// Where a worker keeps pages.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawPageStore {
-    /// A directory of its own.
-    pub directory: String,
-    /// The most that its pages take.
-    pub capacity: Size,
-}
-
 /// Logs.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -469,6 +475,7 @@ impl Default for RawCluster {
             // Alluxio's own default name.
             name: "DefaultAlluxioCluster".to_owned(),
             membership: RawMembership::None,
+            workers: RawWorkers::default(),
         }
     }
 }
@@ -546,30 +553,6 @@ impl Default for RawFallback {
             max_worker_attempts: 2,
             // Reads that go on matter more than requests saved, unless somebody says otherwise.
             max_bytes_per_hour: Size::Bytes(0),
-        }
-    }
-}
-
-impl Default for RawWorker {
-    fn default() -> Self {
-        Self {
-            // Alluxio's HTTP port.
-            listen: "0.0.0.0:28080".to_owned(),
-            advertised_host: None,
-            identity: None,
-            page_store: RawPageStore::default(),
-            // Keeps one object store connection pool busy without crowding out reads.
-            load_concurrency: 8,
-            max_connections: 1024,
-        }
-    }
-}
-
-impl Default for RawPageStore {
-    fn default() -> Self {
-        Self {
-            directory: "/var/lib/alluxio-dataset/pages".to_owned(),
-            capacity: Size::text("10Gi"),
         }
     }
 }

@@ -3,7 +3,6 @@
 mod ufs;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,18 +14,18 @@ pub use crate::raw::{
     RawConsistency as Consistency, RawFallbackPolicy as FallbackPolicy, RawLogFormat as LogFormat,
     RawOnChange as OnChange, RawRingMembership as RingMembership, RawRingPolicy as RingPolicy,
 };
-use crate::raw::{
-    RawClient, RawCluster, RawConfig, RawFallback, RawManifest, RawPageStore, RawWorker, Size,
-};
+use crate::raw::{RawClient, RawCluster, RawConfig, RawFallback, RawManifest, Size};
 use crate::robust::{self, RobustOptions};
 use crate::{ConfigError, Credentials, StoreOptions, alias};
 
 mod cluster;
+mod worker;
 
 pub use cluster::{
     ClusterConfig, DEFAULT_WORKER_PORT, EtcdConfig, EtcdTlsConfig, HostPort, Membership,
-    ServiceConfig,
+    ServiceConfig, WorkerSecurity, WorkersTlsConfig,
 };
+pub use worker::{PageDirectory, PageStoreConfig, WorkerOptions, WorkerTlsConfig};
 
 /// More virtual nodes than this make rebuilding a ring slow and its balance no better.
 pub const MAX_VIRTUAL_NODES: u32 = 100_000;
@@ -132,32 +131,6 @@ pub struct FallbackConfig {
     pub max_bytes_per_hour: Option<u64>,
 }
 
-/// The embedded worker.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct WorkerOptions {
-    /// Where to listen.
-    pub listen: SocketAddr,
-    /// Host that clients connect to.
-    pub advertised_host: Option<String>,
-    /// A UUID, or a name to make one from.
-    pub identity: Option<String>,
-    /// Where pages are kept.
-    pub page_store: PageStoreConfig,
-    /// Files loaded at one time.
-    pub load_concurrency: usize,
-    /// Connections at one time.
-    pub max_connections: usize,
-}
-
-/// Where a worker keeps pages.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PageStoreConfig {
-    /// A directory of its own.
-    pub directory: PathBuf,
-    /// The most that its pages take.
-    pub capacity_bytes: u64,
-}
-
 /// Logs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoggingConfig {
@@ -223,7 +196,7 @@ impl TryFrom<RawConfig> for Config {
             ufs: ufs::validated(raw.ufs)?,
             cluster,
             client: client(&raw.client)?,
-            worker: worker(raw.worker)?,
+            worker: worker::read(raw.worker)?,
             logging: LoggingConfig {
                 level: raw.logging.level,
                 path: raw.logging.path.map(PathBuf::from),
@@ -365,39 +338,6 @@ fn fallback(raw: &RawFallback, page_size: PageSize) -> Result<FallbackConfig, Co
     })
 }
 
-fn worker(raw: RawWorker) -> Result<WorkerOptions, ConfigError> {
-    let listen = raw.listen.parse().map_err(|_| {
-        let reason = format!(
-            "`{}` is not an address and port such as 0.0.0.0:28080",
-            raw.listen
-        );
-        ConfigError::value("worker.listen", reason)
-    })?;
-    in_range(
-        "worker.load_concurrency",
-        u64::from(raw.load_concurrency),
-        1,
-        256,
-    )?;
-    in_range(
-        "worker.max_connections",
-        u64::from(raw.max_connections),
-        1,
-        65_536,
-    )?;
-    Ok(WorkerOptions {
-        listen,
-        advertised_host: raw.advertised_host,
-        identity: raw.identity,
-        page_store: PageStoreConfig {
-            directory: PathBuf::from(raw.page_store.directory),
-            capacity_bytes: bytes("worker.page_store.capacity", &raw.page_store.capacity)?,
-        },
-        load_concurrency: raw.load_concurrency as usize,
-        max_connections: raw.max_connections as usize,
-    })
-}
-
 pub(crate) fn bytes(path: &'static str, size: &Size) -> Result<u64, ConfigError> {
     match size {
         Size::Bytes(bytes) => Ok(*bytes),
@@ -428,6 +368,20 @@ fn not_empty<T>(path: &'static str, list: Vec<T>) -> Result<Vec<T>, ConfigError>
     Ok(list)
 }
 
+/// A text that was left out may be; an empty one is a slip.
+fn text_or_nothing(
+    path: &'static str,
+    text: Option<String>,
+) -> Result<Option<String>, ConfigError> {
+    match text {
+        Some(text) if text.is_empty() => Err(ConfigError::value(
+            path,
+            "it is empty: give a value, or leave the field out",
+        )),
+        text => Ok(text),
+    }
+}
+
 fn check_url(path: &'static str, url: &str) -> Result<(), ConfigError> {
     let rest = url
         .strip_prefix("http://")
@@ -451,19 +405,10 @@ fn to_raw(config: &Config, secrets: bool) -> RawConfig {
         cluster: RawCluster {
             name: config.cluster.name.clone(),
             membership: cluster::to_raw_membership(&config.cluster.membership, secrets),
+            workers: cluster::to_raw_workers(&config.cluster.security),
         },
         client: to_raw_client(&config.client),
-        worker: RawWorker {
-            listen: config.worker.listen.to_string(),
-            advertised_host: config.worker.advertised_host.clone(),
-            identity: config.worker.identity.clone(),
-            page_store: RawPageStore {
-                directory: config.worker.page_store.directory.display().to_string(),
-                capacity: Size::Bytes(config.worker.page_store.capacity_bytes),
-            },
-            load_concurrency: narrow(config.worker.load_concurrency),
-            max_connections: narrow(config.worker.max_connections),
-        },
+        worker: worker::to_raw(&config.worker),
         logging: crate::raw::RawLogging {
             level: config.logging.level.clone(),
             path: config

@@ -236,6 +236,11 @@ impl FileId {
         Self(bytes)
     }
 
+    /// The id that somebody made of a path without canonicalising it, as the Python SDK does.
+    pub fn of_text(text: &str) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+
     /// The 32 bytes of the hash.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

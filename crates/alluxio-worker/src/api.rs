@@ -6,8 +6,13 @@
 //! | `info?path=`, `files?path=` | statuses in Alluxio's JSON |
 //! | `file/{id}/page/{n}` GET | a page or a part, read through the under-store on a miss |
 //! | `file/{id}/page/{n}` POST, PUT | keeps a page of the client's own, apart from the under-store's |
+//! | `chunk/{id}?ufsFullPath=&chunkSize=` GET | a whole file, chunked |
+//! | `chunk/{id}?ufsFullPath=` POST | writes a file to the under-store |
+//! | `range/{id}?ufsFullPath=&offset=&length=`, `head|tail/{id}?ufsFullPath=&numOfBytes=` | bytes of a file |
+//! | `mkdir|touch|rm/{id}?ufsFullPath=`, `mv|copy/{id}?srcPath=&dstPath=` POST | changes the under-store |
 //! | `load?path=&opType=` | submits, describes and stops a distributed load |
 //! | `node?path=` | the worker that owns a file |
+//! | `ufsInfo` | the root and the page size |
 //! | `internal/load` POST | files that the coordinator of a load wants loaded here |
 //! | `internal/invalidate/{id}?ufsFullPath=` POST | drops the pages and the status of a changed file |
 //! | `/metrics` | Prometheus' text |
@@ -28,20 +33,23 @@ use alluxio_telemetry::health::Health;
 use alluxio_telemetry::metrics::{TEXT_FORMAT, encode};
 use alluxio_ufs::UfsErrorKind;
 use alluxio_wire::{FileId, FileStatus, LoadOp, UfsUri, WorkerRecord, status};
-use axum::body::{Body, to_bytes};
-use axum::http::{HeaderValue, Request, Response, header};
-use bytes::Bytes;
-use hyper::body::Incoming;
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
 use serde::Serialize;
 
 pub(crate) use self::route::resolve;
 use self::route::{Asked, LoadRequest};
+use crate::changes::Changes;
 use crate::failure::{Failure, FailureKind};
 use crate::load::{Loader, MAX_BATCH_BYTES};
 use crate::metrics::Metrics;
 use crate::pages::Pages;
+use crate::ranges;
 use crate::server::Handler;
 use crate::store::PageKey;
+use crate::token::Token;
 use crate::version::Version;
 
 /// How long an answer may take to begin. A page read through a slow store takes four attempts of
@@ -56,10 +64,13 @@ const BYTES: &str = "application/octet-stream";
 pub(crate) struct Api {
     pub(crate) pages: Pages,
     pub(crate) loader: Loader,
+    pub(crate) changes: Changes,
     pub(crate) members: Arc<dyn Membership>,
     pub(crate) record: WorkerRecord,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
+    /// What clients must show, where anything.
+    pub(crate) token: Option<Token>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +87,18 @@ struct Invalidated {
 }
 
 #[derive(Serialize)]
+struct Done {
+    success: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UfsInfo<'a> {
+    ufs_uri: &'a str,
+    page_size_bytes: u64,
+}
+
+#[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Node<'a> {
     host: &'a str,
@@ -83,12 +106,17 @@ struct Node<'a> {
 }
 
 impl Handler for Api {
-    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let began = Instant::now();
         let root = self.pages.ufs().root();
         let (name, asked) = route::read(root, request.method(), request.uri());
-        let answered = match asked {
-            Ok(asked) => self.answer_in_time(asked, request.map(Body::new)).await,
+        let answered = match self.admit(asked, request.headers()).await {
+            // How long these take is the client's doing: a file may be of any size. The pace of the
+            // body and the under-store's own timeouts bound them.
+            Ok(asked @ (Asked::WriteFile(_) | Asked::Change(_))) => {
+                self.answer(asked, request).await
+            }
+            Ok(asked) => self.answer_in_time(asked, request).await,
             Err(failure) => Err(failure),
         };
         let response = answered.unwrap_or_else(|failure| {
@@ -102,6 +130,19 @@ impl Handler for Api {
 }
 
 impl Api {
+    /// Who shows no token learns nothing but whether the worker lives.
+    async fn admit(
+        &self,
+        asked: Result<Asked, Failure>,
+        headers: &HeaderMap,
+    ) -> Result<Asked, Failure> {
+        match (&self.token, &asked) {
+            (None, _) | (_, Ok(Asked::Health | Asked::Ready)) => {}
+            (Some(token), _) => token.check(headers).await?,
+        }
+        asked
+    }
+
     async fn answer_in_time(
         &self,
         asked: Asked,
@@ -146,6 +187,32 @@ impl Api {
             }
             Asked::Load(load) => self.load(load).await,
             Asked::Node(uri) => Ok(self.node(&uri)),
+            Asked::UfsInfo => Ok(self.ufs_info()),
+            Asked::Range(range) => {
+                let bytes = ranges::read(&self.pages, &range).await?;
+                let mut response = answer(BYTES, Body::from_stream(bytes.pieces));
+                let length = HeaderValue::from(bytes.length);
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_LENGTH, length);
+                Ok(response)
+            }
+            Asked::Chunks(whole, most) => {
+                let bytes = ranges::read(&self.pages, &whole).await?;
+                let pieces = ranges::in_pieces(bytes.pieces, most);
+                Ok(answer(BYTES, Body::from_stream(pieces)))
+            }
+            Asked::Change(change) => {
+                self.changes.make(&change).await?;
+                Ok(json(&Done { success: true }))
+            }
+            Asked::WriteFile(uri) => {
+                let length = request.headers().get(header::CONTENT_LENGTH);
+                let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+                let body = request.into_body().into_data_stream();
+                self.changes.write(&uri, body, length).await?;
+                Ok(json(&Done { success: true }))
+            }
             Asked::Invalidate { file, uri } => Ok(json(&Invalidated {
                 success: true,
                 dropped_pages: self.pages.forget(&file, uri.as_ref()).await,
@@ -219,6 +286,13 @@ impl Api {
         }
     }
 
+    fn ufs_info(&self) -> Response<Body> {
+        json(&UfsInfo {
+            ufs_uri: self.pages.ufs().root().as_str(),
+            page_size_bytes: self.pages.store().page_size().bytes(),
+        })
+    }
+
     /// The owner by the ring; this worker where there is no ring.
     fn node(&self, uri: &UfsUri) -> Response<Body> {
         let owner = self.members.snapshot().owners(uri, 1).into_iter().next();
@@ -246,10 +320,18 @@ fn json(value: &impl Serialize) -> Response<Body> {
 }
 
 async fn read_body(request: Request<Body>, most: usize) -> Result<Bytes, Failure> {
-    to_bytes(request.into_body(), most).await.map_err(|_| {
-        Failure::new(
-            FailureKind::TooLarge,
-            format!("the body broke off or is longer than the {most} bytes that are taken here"),
-        )
-    })
+    let mut parts = request.into_body().into_data_stream();
+    let mut body = BytesMut::new();
+    let broken = |error: axum::Error| {
+        let message = format!("the body of the request broke off: {error}");
+        Failure::new(FailureKind::TooSlow, message)
+    };
+    while let Some(part) = parts.try_next().await.map_err(broken)? {
+        if body.len() + part.len() > most {
+            let message = format!("the body is longer than the {most} bytes that are taken here");
+            return Err(Failure::new(FailureKind::TooLarge, message));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body.freeze())
 }

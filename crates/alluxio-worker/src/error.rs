@@ -22,7 +22,7 @@ pub enum WorkerError {
     },
     /// The page store's directory cannot be used.
     #[error(
-        "page store {directory} cannot be used: {source}; set worker.page_store.directory to a \
+        "page store {directory} cannot be used: {source}; set worker.page_store to a \
          directory that this user may write to",
         directory = directory.display()
     )]
@@ -35,12 +35,20 @@ pub enum WorkerError {
     /// Another worker has the page store's directory.
     #[error(
         "page store {directory} is in use by another worker; give each worker a directory of its \
-         own in worker.page_store.directory",
+         own in worker.page_store",
         directory = directory.display()
     )]
     PageStoreInUse {
         /// The directory as configured.
         directory: PathBuf,
+    },
+    /// A certificate, a key or a token cannot be used.
+    #[error("worker cannot start: {source}; check {field}")]
+    Secret {
+        /// The field that names the file.
+        field: &'static str,
+        /// Why; it names the file.
+        source: std::io::Error,
     },
     /// The under-store's configuration is not usable.
     #[error(transparent)]

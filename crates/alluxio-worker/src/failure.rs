@@ -6,7 +6,8 @@ use axum::http::{Response, StatusCode, header};
 use serde::Serialize;
 
 /// Why a request cannot be served; clones go to all who wait for the same page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
     pub(crate) message: String,
@@ -17,6 +18,8 @@ pub(crate) struct Failure {
 pub(crate) enum FailureKind {
     /// The request makes no sense.
     BadRequest,
+    /// No token, or a wrong one.
+    Unauthorized,
     /// Outside the worker's under-store, or refused by it.
     Forbidden,
     /// No such file, page or endpoint.
@@ -27,6 +30,8 @@ pub(crate) enum FailureKind {
     Conflict,
     /// The body is too large.
     TooLarge,
+    /// The body did not come, or too slowly.
+    TooSlow,
     /// Past the end of the page.
     OutOfRange,
     /// Too much is going on already.
@@ -84,6 +89,12 @@ impl Failure {
             header::CONTENT_TYPE,
             header::HeaderValue::from_static("application/json"),
         );
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = header::HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         response
     }
 }
@@ -92,17 +103,38 @@ impl FailureKind {
     fn status_and_word(self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest => (StatusCode::BAD_REQUEST, "BadRequest"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "Unauthorized"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "Forbidden"),
             Self::NotFound => (StatusCode::NOT_FOUND, "NotFound"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             Self::Conflict => (StatusCode::CONFLICT, "Conflict"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "TooLarge"),
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, "TooSlow"),
             Self::OutOfRange => (StatusCode::RANGE_NOT_SATISFIABLE, "OutOfRange"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "Busy"),
             Self::BadGateway => (StatusCode::BAD_GATEWAY, "UnderStoreUnavailable"),
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "TimedOut"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
         }
+    }
+}
+
+impl From<alluxio_client::Error> for Failure {
+    fn from(error: alluxio_client::Error) -> Self {
+        use alluxio_client::ErrorKind as Kind;
+        let kind = match error.kind() {
+            Kind::NotFound => FailureKind::NotFound,
+            Kind::PermissionDenied => FailureKind::Forbidden,
+            Kind::IsDirectory | Kind::NotDirectory | Kind::InvalidInput | Kind::Unsupported => {
+                FailureKind::BadRequest
+            }
+            Kind::AlreadyExists | Kind::NotEmpty | Kind::Stale => FailureKind::Conflict,
+            Kind::Throttled => FailureKind::Busy,
+            Kind::TimedOut => FailureKind::TimedOut,
+            Kind::Unavailable => FailureKind::BadGateway,
+            Kind::Corrupt | Kind::NoSpace | Kind::Unexpected => FailureKind::Internal,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

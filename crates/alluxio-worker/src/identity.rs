@@ -31,7 +31,7 @@ pub(crate) async fn identity(
     if let Some(listed) = members.find(host, port) {
         return Ok(listed.id);
     }
-    kept(&options.page_store.directory).await
+    kept(&options.page_store.first.path).await
 }
 
 /// The host that clients connect to: as configured, else the address listened on, else the one

@@ -7,6 +7,7 @@
 
 mod api;
 mod budget;
+mod changes;
 mod error;
 mod failure;
 mod flights;
@@ -14,10 +15,12 @@ mod identity;
 mod load;
 mod metrics;
 mod pages;
+mod ranges;
 mod register;
 mod server;
 mod statuses;
 mod store;
+mod token;
 mod version;
 
 use std::net::SocketAddr;
@@ -25,7 +28,8 @@ use std::sync::Arc;
 
 use alluxio_client::membership::{self, Membership};
 use alluxio_client::ring::RingShape;
-use alluxio_config::Config;
+use alluxio_client::worker::security::Security;
+use alluxio_config::{Config, WorkerOptions};
 use alluxio_telemetry::health::Health;
 use alluxio_ufs::Ufs;
 use alluxio_wire::{WorkerAddress, WorkerRecord};
@@ -35,12 +39,14 @@ use tokio::net::TcpListener;
 pub use self::error::WorkerError;
 
 use self::api::Api;
+use self::changes::Changes;
 use self::load::Loader;
 use self::metrics::Metrics;
 use self::pages::Pages;
 use self::register::Registration;
-use self::server::Server;
+use self::server::{Limits, Server, Tls};
 use self::store::PageStore;
+use self::token::Token;
 
 /// A running worker. Dropping it ends it at once; [`Worker::shutdown`] ends it gracefully.
 pub struct Worker {
@@ -57,6 +63,8 @@ impl Worker {
     pub async fn start(config: &Config) -> Result<Self, WorkerError> {
         let options = &config.worker;
         let ufs = Ufs::connect(&config.ufs)?;
+        let (tls, token) = secrets(options)?;
+        let security = Security::load(&config.cluster.security)?;
         let store = PageStore::open(&options.page_store, config.client.page_size).await?;
         let (listener, address) = listen(options.listen).await?;
         let members = membership::connect(
@@ -78,16 +86,20 @@ impl Worker {
                 Arc::clone(&members),
                 record.id,
                 options.load_concurrency,
-                &options.page_store.directory,
+                &options.page_store.first.path,
+                security,
             ),
+            changes: Changes::connect(config, pages.clone()).await?,
             pages,
             members,
             record,
             metrics: Arc::clone(&metrics),
             health: Health::starting(),
+            token,
         });
         let recalled = api.loader.recall().await;
-        let server = Server::start(listener, Arc::clone(&api), options.max_connections, metrics);
+        let limits = Limits::new(options.max_connections);
+        let server = Server::start(listener, Arc::clone(&api), tls, limits, metrics);
         let registration = register::register(&config.cluster, &api.record).await?;
         api.loader.go_on(recalled);
         api.health.set_ready();
@@ -145,6 +157,17 @@ impl std::fmt::Debug for Worker {
             .field("record", &self.api.record)
             .finish_non_exhaustive()
     }
+}
+
+/// What the server shows, and what it asks for.
+fn secrets(options: &WorkerOptions) -> Result<(Option<Tls>, Option<Token>), WorkerError> {
+    let tls = options.tls.as_ref().map(Tls::load).transpose();
+    let token = options.token_file.clone().map(Token::load).transpose();
+    let failed = |field| move |source| WorkerError::Secret { field, source };
+    Ok((
+        tls.map_err(failed("worker.tls"))?,
+        token.map_err(failed("worker.token_file"))?,
+    ))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), WorkerError> {

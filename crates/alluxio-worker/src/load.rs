@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluxio_client::membership::Membership;
+use alluxio_client::worker::security::Security;
 use alluxio_ufs::UfsErrorKind;
 use alluxio_wire::{
     LoadOptions, LoadState, ProgressAnswer, StopAnswer, SubmitAnswer, UfsUri, WorkerId,
@@ -96,9 +97,10 @@ impl Loader {
         own_id: WorkerId,
         concurrency: usize,
         directory: &Path,
+        security: Security,
     ) -> Self {
         let batches = Batches::new(pages.clone(), concurrency);
-        let ring = Ring::new(pages.clone(), members, own_id, batches.clone());
+        let ring = Ring::new(pages.clone(), members, own_id, batches.clone(), security);
         Self {
             pages,
             batches,
@@ -391,6 +393,7 @@ mod tests {
             WorkerId::from_host("alone"),
             4,
             folder.path(),
+            Security::default(),
         );
         (loader, config.ufs.uri)
     }

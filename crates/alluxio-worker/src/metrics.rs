@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
 use crate::store::PageStore;
@@ -38,6 +38,9 @@ struct StoreCollector {
     pages: IntGauge,
     evicted: IntCounter,
     corrupt: IntCounter,
+    failed_directories: IntGauge,
+    directory_bytes: IntGaugeVec,
+    directory_capacity_bytes: IntGaugeVec,
 }
 
 impl Metrics {
@@ -119,6 +122,10 @@ fn gauge(name: &str, help: &str) -> prometheus::Result<IntGauge> {
     IntGauge::with_opts(Opts::new(name, help))
 }
 
+fn gauges_of_directories(name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
+    IntGaugeVec::new(Opts::new(name, help), &["directory"])
+}
+
 impl StoreCollector {
     fn new(store: Arc<PageStore>) -> prometheus::Result<Self> {
         Ok(Self {
@@ -140,16 +147,31 @@ impl StoreCollector {
                 "alluxio_worker_page_store_corrupt_pages_total",
                 "Pages that did not match their checksum.",
             )?,
+            failed_directories: gauge(
+                "alluxio_worker_page_store_failed_directories",
+                "Directories that failed and are left out.",
+            )?,
+            directory_bytes: gauges_of_directories(
+                "alluxio_worker_page_store_directory_bytes",
+                "Bytes that pages take in a directory.",
+            )?,
+            directory_capacity_bytes: gauges_of_directories(
+                "alluxio_worker_page_store_directory_capacity_bytes",
+                "Bytes that pages may take in a directory; 0 when it has failed.",
+            )?,
         })
     }
 
-    fn parts(&self) -> [&dyn Collector; 5] {
+    fn parts(&self) -> [&dyn Collector; 8] {
         [
             &self.bytes,
             &self.capacity_bytes,
             &self.pages,
             &self.evicted,
             &self.corrupt,
+            &self.failed_directories,
+            &self.directory_bytes,
+            &self.directory_capacity_bytes,
         ]
     }
 }
@@ -165,6 +187,16 @@ impl Collector for StoreCollector {
         self.bytes.set(signed(stats.bytes));
         self.capacity_bytes.set(signed(stats.capacity_bytes));
         self.pages.set(signed(stats.pages));
+        self.failed_directories
+            .set(signed(stats.failed_directories));
+        for (path, stats) in self.store.stats_of_each() {
+            let label = path.display().to_string();
+            let of = |gauges: &IntGaugeVec, value| {
+                gauges.with_label_values(&[&label]).set(signed(value));
+            };
+            of(&self.directory_bytes, stats.bytes);
+            of(&self.directory_capacity_bytes, stats.capacity_bytes);
+        }
         for (counter, value) in [
             (&self.evicted, stats.evicted_pages),
             (&self.corrupt, stats.corrupt_pages),

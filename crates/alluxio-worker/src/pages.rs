@@ -78,6 +78,12 @@ impl Pages {
         &self.inner.statuses
     }
 
+    /// A file's version, as the under-store has it now.
+    pub(crate) async fn version_now(&self, uri: &UfsUri) -> Result<Version, Failure> {
+        let status = self.inner.statuses.refreshed(uri).await?;
+        version_of_file(uri, &status)
+    }
+
     /// The bytes that the request asks for.
     pub(crate) async fn get(&self, request: &PageRequest) -> Result<Bytes, Failure> {
         let version = self.version_for(request).await?;
@@ -100,7 +106,7 @@ impl Pages {
     /// pages there were. A read that is under way may keep a page of the old version yet; it is
     /// served to those alone who name that version.
     pub(crate) async fn forget(&self, file: &FileId, uri: Option<&UfsUri>) -> usize {
-        let kept = self.inner.store.latest_version(file);
+        let kept = self.inner.store.known_version(file);
         let kept_uri = kept.as_ref().and_then(|version| version.uri.as_ref());
         for uri in uri.into_iter().chain(kept_uri) {
             self.inner.statuses.forget(uri);
@@ -143,7 +149,7 @@ impl Pages {
         {
             return Ok(kept);
         }
-        let kept = store.latest_version(&request.file);
+        let kept = store.known_version(&request.file);
         let kept_uri = kept.as_ref().and_then(|version| version.uri.clone());
         let Some(uri) = request.uri.clone().or(kept_uri) else {
             return match request.version {

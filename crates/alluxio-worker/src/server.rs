@@ -3,7 +3,8 @@
 //! hyper is used directly, for a bound on everything a stranger can make large or slow: the number
 //! of connections, the head of a request, the wait for the next one, a reader that does not read.
 
-mod stall;
+mod pace;
+mod tls;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,24 +12,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::stall::StallGuard;
+use self::pace::{PacedBody, PacedStream};
+pub(crate) use self::tls::Tls;
 use crate::metrics::Metrics;
 
-/// How long a connection may wait for the next request. HTTP clients drop idle connections after
-/// 90 s (reqwest) or less; we must not be first, or a request meets a closing connection.
+/// How long a connection may wait for the next request, until its head is whole. HTTP clients drop
+/// idle connections after 90 s (reqwest) or less; we must not be first, or a request meets a closing
+/// connection. A head that drips ends here, too.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// How long a client may take no byte of an answer before its connection is closed.
-const STALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a client is waited for in all while it takes a MiB of an answer: slower than 17 KiB/s is
+/// no reader, and each one holds a page in memory.
+const READER_PATIENCE: Duration = Duration::from_mins(1);
+
+/// The same for a client that brings the body of its request.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a TLS handshake may take: two round trips and some arithmetic.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest head of a request: a URI of 8 KiB, every byte percent-encoded, and some headers.
 const MAX_HEAD_BYTES: usize = 48 * 1024;
@@ -45,12 +56,25 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// What answers requests.
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Answers one request; failures are answers too.
-    fn handle(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+    fn handle(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// How much and how long others may claim.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Connections at one time; further ones wait in the kernel's queue.
+    max_connections: usize,
+    idle_timeout: Duration,
+    reader_patience: Duration,
+    body_patience: Duration,
+    handshake_timeout: Duration,
+    drain_timeout: Duration,
 }
 
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
+    drain_timeout: Duration,
     stop: CancellationToken,
     /// Ends connections that did not end by themselves.
     kill: CancellationToken,
@@ -60,6 +84,8 @@ pub(crate) struct Server {
 struct Listening<H> {
     listener: TcpListener,
     handler: Arc<H>,
+    tls: Option<Tls>,
+    limits: Limits,
     turns: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -67,16 +93,30 @@ struct Listening<H> {
     tasks: TaskTracker,
 }
 
+impl Limits {
+    pub(crate) fn new(max_connections: usize) -> Self {
+        Self {
+            max_connections,
+            idle_timeout: IDLE_TIMEOUT,
+            reader_patience: READER_PATIENCE,
+            body_patience: BODY_PATIENCE,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+}
+
 impl Server {
-    /// Serves `listener` with at most `max_connections` at one time; further ones wait in the
-    /// kernel's queue.
+    /// Serves `listener`, within the limits.
     pub(crate) fn start<H: Handler>(
         listener: TcpListener,
         handler: Arc<H>,
-        max_connections: usize,
+        tls: Option<Tls>,
+        limits: Limits,
         metrics: Arc<Metrics>,
     ) -> Self {
         let server = Self {
+            drain_timeout: limits.drain_timeout,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -84,7 +124,9 @@ impl Server {
         let listening = Listening {
             listener,
             handler,
-            turns: Arc::new(Semaphore::new(max_connections)),
+            tls,
+            turns: Arc::new(Semaphore::new(limits.max_connections)),
+            limits,
             metrics,
             stop: server.stop.clone(),
             kill: server.kill.clone(),
@@ -98,7 +140,7 @@ impl Server {
     pub(crate) async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.tasks.wait())
+        if tokio::time::timeout(self.drain_timeout, self.tasks.wait())
             .await
             .is_err()
         {
@@ -136,7 +178,7 @@ impl<H: Handler> Listening<H> {
                     continue;
                 }
             };
-            let connection = serve(stream, Arc::clone(&self.handler), self.stop.clone());
+            let connection = self.serve(stream);
             let (kill, metrics) = (self.kill.clone(), Arc::clone(&self.metrics));
             self.tasks.spawn(async move {
                 metrics.connections.inc();
@@ -146,20 +188,54 @@ impl<H: Handler> Listening<H> {
             });
         }
     }
+
+    /// One connection, from its handshake to its end.
+    fn serve(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + use<H> {
+        // An answer is written at once; waiting to fill a packet would only delay its end.
+        let _ = stream.set_nodelay(true);
+        let peer = stream.peer_addr().ok();
+        let (tls, limits) = (self.tls.clone(), self.limits.clone());
+        let (handler, stop) = (Arc::clone(&self.handler), self.stop.clone());
+        async move {
+            let Some(tls) = tls else {
+                return serve(stream, peer, handler, &limits, stop).await;
+            };
+            let shaken = tokio::time::timeout(limits.handshake_timeout, tls.accept(stream));
+            match shaken.await {
+                Ok(Ok(stream)) => serve(stream, peer, handler, &limits, stop).await,
+                Ok(Err(error)) => tracing::debug!(?peer, %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(?peer, "a TLS handshake did not end in time"),
+            }
+        }
+    }
 }
 
-async fn serve<H: Handler>(stream: TcpStream, handler: Arc<H>, stop: CancellationToken) {
-    // An answer is written at once; waiting to fill a packet would only delay its end.
-    let _ = stream.set_nodelay(true);
-    let peer = stream.peer_addr().ok();
-    let io = TokioIo::new(StallGuard::new(stream, STALL_TIMEOUT));
-    let answer = service_fn(move |request| {
+async fn serve<H, S>(
+    stream: S,
+    peer: Option<SocketAddr>,
+    handler: Arc<H>,
+    limits: &Limits,
+    stop: CancellationToken,
+) where
+    H: Handler,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(PacedStream::new(stream, limits.reader_patience));
+    let patience = limits.body_patience;
+    let answer = service_fn(move |request: Request<_>| {
         let handler = Arc::clone(&handler);
+        let request = request.map(|body: Incoming| {
+            if body.is_end_stream() {
+                Body::empty()
+            } else {
+                Body::from_stream(PacedBody::new(body, patience))
+            }
+        });
         async move { Ok::<_, Infallible>(handler.handle(request).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
+        .header_read_timeout(limits.idle_timeout)
         .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .serve_connection(io, answer);
@@ -172,10 +248,9 @@ async fn serve<H: Handler>(stream: TcpStream, handler: Arc<H>, stop: Cancellatio
         }
     };
     if let Err(error) = ended {
-        log_end(peer, &error);
+        tracing::debug!(?peer, %error, "a connection ended early");
     }
 }
 
-fn log_end(peer: Option<SocketAddr>, error: &hyper::Error) {
-    tracing::debug!(?peer, %error, "a connection ended early");
-}
+#[cfg(test)]
+mod tests;

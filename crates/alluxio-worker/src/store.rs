@@ -1,47 +1,31 @@
-//! The page store: pages on disk, bounded by size, least recently used out first.
+//! The page store: pages on this worker's disks.
 //!
-//! Layout below the configured directory:
+//! It has one directory or several, each on a disk of its own, with a capacity and an eviction of its
+//! own (`directory`). A page's place follows from its file and number, weighed by the capacities
+//! (`place`), so no table says where a page is. After capacities or directories were changed some
+//! pages lie elsewhere: they are found by looking into the other indexes, which are in memory.
 //!
-//! ```text
-//! lock                                    held while a worker uses the directory
-//! identity                                the worker's ring identity (see `identity`)
-//! temporary/                              pages being written
-//! pages-<page size>/<aa>/<file id>/<tag>/ one version of a file
-//!     version.json                        which version: URI, hash or time, length
-//!     <index>.page                        a page and its checksums (see `page_file`)
-//! ```
-//!
-//! A version has a directory of its own, so bytes of two versions cannot meet. A page appears by a
-//! rename, so a half-written one is never seen; it is not synced to the disk, for what a crash
-//! spoils is found by the checksums and read again. What is kept is in the index, rebuilt from the
-//! directory at start; a page that turns out missing or corrupt is dropped from it, and the caller
-//! reads it from the under-store. A page that the disk fails to give is kept: the next read may.
+//! A directory that fails is left out, and new pages go to the others.
 
+mod directory;
 mod index;
 mod page_file;
+mod place;
 mod scan;
 
-use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use alluxio_config::PageStoreConfig;
+use alluxio_config::{PageDirectory, PageStoreConfig};
 use alluxio_wire::{FileId, FileVersion, PageSize};
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
-use self::index::{Index, Victim};
-use self::page_file::Outcome;
+use self::directory::Directory;
+use self::place::Weighed;
 use crate::error::WorkerError;
 use crate::version::{Tag, Version};
-
-/// Disk operations at one time. NVMe drives reach their best at a queue of some dozens, and more
-/// blocked threads serve nobody.
-const PARALLEL_DISK_OPERATIONS: usize = 64;
 
 /// Names one page of one version of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -59,68 +43,48 @@ pub(crate) struct StoreStats {
     pub(crate) pages: u64,
     pub(crate) evicted_pages: u64,
     pub(crate) corrupt_pages: u64,
+    pub(crate) failed_directories: u64,
 }
 
-/// The pages on this worker's disk.
+/// The pages on this worker's disks.
 #[derive(Debug)]
 pub(crate) struct PageStore {
-    pages: PathBuf,
-    temporary: PathBuf,
+    directories: Vec<(Weighed, Arc<Directory>)>,
     page_size: PageSize,
-    index: Mutex<Index>,
-    turns: Semaphore,
-    next_temporary: AtomicU64,
-    evicted_pages: AtomicU64,
-    corrupt_pages: AtomicU64,
-    /// Held open: the lock ends with the file.
-    _lock: File,
+    /// Directories that could not be opened.
+    unopened: u64,
 }
 
 impl PageStore {
-    /// Opens the directory, makes it where it is missing, and reads back what it holds.
+    /// Opens the directories, makes those that are missing, and reads back what they hold.
+    ///
+    /// The first one must open: it holds the worker's identity. One of the others that does not is
+    /// left out; one that another worker uses is a mistake.
     pub(crate) async fn open(
         config: &PageStoreConfig,
         page_size: PageSize,
     ) -> Result<Arc<Self>, WorkerError> {
-        let config = config.clone();
-        let directory = config.directory.clone();
-        let opened = tokio::task::spawn_blocking(move || Self::open_now(&config, page_size)).await;
-        match opened {
-            Ok(store) => store.map(Arc::new),
-            Err(error) => Err(WorkerError::PageStore {
-                directory,
-                source: io::Error::other(error),
-            }),
+        let mut directories = vec![open(&config.first, page_size).await?];
+        for other in &config.others {
+            match open(other, page_size).await {
+                Ok(opened) => directories.push(opened),
+                Err(error @ WorkerError::PageStoreInUse { .. }) => return Err(error),
+                Err(error) => tracing::error!(
+                    %error, directory = %other.path.display(),
+                    "a directory of the page store is left out"
+                ),
+            }
         }
-    }
-
-    fn open_now(config: &PageStoreConfig, page_size: PageSize) -> Result<Self, WorkerError> {
-        let directory = &config.directory;
-        let failed = |source| WorkerError::PageStore {
-            directory: directory.clone(),
-            source,
-        };
-        fs::create_dir_all(directory).map_err(failed)?;
-        let lock = lock(directory)?;
-        let temporary = directory.join("temporary");
-        let pages = directory.join(format!("pages-{}", page_size.bytes()));
-        scan::remove_leftovers(directory, &temporary, &pages).map_err(failed)?;
-        fs::create_dir_all(&temporary).map_err(failed)?;
-        fs::create_dir_all(&pages).map_err(failed)?;
-        let (index, victims) = scan::read_back(&pages, config.capacity_bytes).map_err(failed)?;
-        let store = Self {
-            pages,
-            temporary,
+        let weighed = directories.into_iter().map(|directory| {
+            let weighed = Weighed::new(directory.path(), directory.capacity_bytes());
+            (weighed, directory)
+        });
+        let directories: Vec<_> = weighed.collect();
+        Ok(Arc::new(Self {
+            unopened: (1 + config.others.len() - directories.len()) as u64,
+            directories,
             page_size,
-            index: Mutex::new(index),
-            turns: Semaphore::new(PARALLEL_DISK_OPERATIONS),
-            next_temporary: AtomicU64::new(0),
-            evicted_pages: AtomicU64::new(0),
-            corrupt_pages: AtomicU64::new(0),
-            _lock: lock,
-        };
-        store.unlink_now(&victims);
-        Ok(store)
+        }))
     }
 
     pub(crate) fn page_size(&self) -> PageSize {
@@ -129,198 +93,115 @@ impl PageStore {
 
     /// The kept version of the file that `wanted` names.
     pub(crate) fn version(&self, file: &FileId, wanted: &FileVersion) -> Option<Arc<Version>> {
-        self.index
-            .lock()
-            .version(file, |version| version.is(wanted))
+        self.working()
+            .find_map(|directory| directory.version(file, wanted))
     }
 
-    /// The under-store's version of the file that was kept last.
-    pub(crate) fn latest_version(&self, file: &FileId) -> Option<Arc<Version>> {
-        self.index
-            .lock()
-            .version(file, |version| !version.is_written())
+    /// A version of the file that the under-store had.
+    pub(crate) fn known_version(&self, file: &FileId) -> Option<Arc<Version>> {
+        self.working()
+            .find_map(|directory| directory.known_version(file))
     }
 
     pub(crate) fn has(&self, key: &PageKey) -> bool {
-        self.index.lock().page_bytes(key).is_some()
+        self.holder(key).is_some()
     }
 
     /// How many bytes the kept page has, and counts as a use of it.
     pub(crate) fn touch(&self, key: &PageKey) -> Option<u64> {
-        self.index.lock().touch(key)
+        self.holder(key)?.touch(key)
     }
 
     /// The bytes of `range` of a kept page, cut at its end; `None` when the page is not here (any
     /// more), was found corrupt and is not here from now on, or cannot be read at the moment.
     pub(crate) async fn read(&self, key: &PageKey, range: Range<u64>) -> Option<Bytes> {
-        let page_bytes = self.index.lock().touch(key)?;
-        let range = range.start.min(page_bytes)..range.end.min(page_bytes);
-        let path = self.page_path(key);
-        let _turn = self.turns.acquire().await.ok()?;
-        let read =
-            tokio::task::spawn_blocking(move || page_file::read(&path, page_bytes, range)).await;
-        match read.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(Outcome::Bytes(bytes)) => return Some(bytes),
-            Ok(Outcome::Corrupt) => {
-                self.corrupt_pages.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(?key, "a page does not match its checksum, it is read again");
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                tracing::debug!(?key, "a page is gone from the disk");
-            }
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                tracing::warn!(?key, "a page became shorter while it was read");
-            }
-            // This says nothing of the page (too many open files, say): dropping it would empty
-            // the store over a failure that passes.
-            Err(error) => {
-                tracing::warn!(?key, %error, "a page cannot be read from the disk now");
-                return None;
-            }
-        }
-        self.drop_page(key).await;
-        None
+        self.holder(key)?.read(key, range).await
     }
 
     /// Keeps a page; one that is kept already stays as it is.
     pub(crate) async fn write(
-        self: &Arc<Self>,
+        &self,
         key: PageKey,
         version: &Version,
         page: Bytes,
     ) -> io::Result<()> {
-        let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
-        let (store, version) = (Arc::clone(self), version.clone());
-        tokio::task::spawn_blocking(move || store.write_now(key, version, &page))
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)))
+        if self.has(&key) {
+            return Ok(());
+        }
+        match self.place_of(&key) {
+            Some(directory) => directory.write(key, version, page).await,
+            None => Err(io::Error::other(
+                "every directory of the page store has failed",
+            )),
+        }
     }
 
     /// Drops every page of a file, and tells how many there were.
-    pub(crate) async fn forget(self: &Arc<Self>, file: &FileId) -> usize {
-        let victims = self.index.lock().remove_file(file);
-        let dropped = victims.len();
-        if dropped > 0 {
-            let store = Arc::clone(self);
-            // They are out of the index already: files that stay behind are found at the next start.
-            let _ = tokio::task::spawn_blocking(move || store.unlink_now(&victims)).await;
+    pub(crate) async fn forget(&self, file: &FileId) -> usize {
+        let mut dropped = 0;
+        for directory in self.working() {
+            dropped += directory.forget(file).await;
         }
         dropped
     }
 
+    /// What all directories hold together.
     pub(crate) fn stats(&self) -> StoreStats {
-        let index = self.index.lock();
-        StoreStats {
-            bytes: index.used_bytes(),
-            capacity_bytes: index.capacity_bytes(),
-            pages: index.pages(),
-            evicted_pages: self.evicted_pages.load(Ordering::Relaxed),
-            corrupt_pages: self.corrupt_pages.load(Ordering::Relaxed),
-        }
-    }
-
-    fn write_now(&self, key: PageKey, version: Version, page: &[u8]) -> io::Result<()> {
-        let disk_bytes = page_file::disk_bytes(page.len() as u64);
-        let Some(victims) = self.index.lock().reserve(&key, disk_bytes) else {
-            return Ok(());
+        let all = self.directories.iter().map(|(_, directory)| directory);
+        let mut sum = StoreStats {
+            failed_directories: self.unopened,
+            ..StoreStats::default()
         };
-        let victims = victims.map_err(io::Error::other)?;
-        self.evicted_pages
-            .fetch_add(victims.len() as u64, Ordering::Relaxed);
-        self.unlink_now(&victims);
-        let written = self.write_file_now(&key, &version, page);
-        let mut index = self.index.lock();
-        match &written {
-            Ok(()) => index.keep(key, version, page.len() as u64, disk_bytes),
-            Err(_) => index.release(&key, disk_bytes),
+        for stats in all.map(|directory| directory.stats()) {
+            sum.bytes += stats.bytes;
+            sum.capacity_bytes += stats.capacity_bytes;
+            sum.pages += stats.pages;
+            sum.evicted_pages += stats.evicted_pages;
+            sum.corrupt_pages += stats.corrupt_pages;
+            sum.failed_directories += stats.failed_directories;
         }
-        written
+        sum
     }
 
-    /// Temporary file, then rename. The directory may vanish in between, when the last other page
-    /// of the version is evicted: then it is made again, once.
-    fn write_file_now(&self, key: &PageKey, version: &Version, page: &[u8]) -> io::Result<()> {
-        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.temporary.join(number.to_string());
-        let moved = page_file::write(&temporary, page).and_then(|()| {
-            self.enter(&temporary, key, version).or_else(|error| {
-                if error.kind() == io::ErrorKind::NotFound {
-                    self.enter(&temporary, key, version)
-                } else {
-                    Err(error)
-                }
-            })
-        });
-        if moved.is_err() {
-            // What is left of it is removed at the next start at the latest.
-            let _ = fs::remove_file(&temporary);
+    /// The directories by their paths, with what each holds.
+    pub(crate) fn stats_of_each(&self) -> impl Iterator<Item = (&Path, StoreStats)> {
+        let all = self.directories.iter();
+        all.map(|(_, directory)| (directory.path(), directory.stats()))
+    }
+
+    fn working(&self) -> impl Iterator<Item = &Arc<Directory>> {
+        let all = self.directories.iter().map(|(_, directory)| directory);
+        all.filter(|directory| !directory.is_out())
+    }
+
+    /// Where a page lies: mostly in its place.
+    fn holder(&self, key: &PageKey) -> Option<&Arc<Directory>> {
+        if let [(_, only)] = self.directories.as_slice() {
+            return only.has(key).then_some(only);
         }
-        moved
-    }
-
-    fn enter(&self, temporary: &Path, key: &PageKey, version: &Version) -> io::Result<()> {
-        let directory = self.version_directory(key);
-        if !directory.join(scan::VERSION_FILE).exists() {
-            fs::create_dir_all(&directory)?;
-            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-            let beside = self.temporary.join(number.to_string());
-            fs::write(&beside, serde_json::to_vec(version)?)?;
-            fs::rename(&beside, directory.join(scan::VERSION_FILE))?;
+        let place = self.place_of(key)?;
+        if place.has(key) {
+            return Some(place);
         }
-        fs::rename(temporary, self.page_path(key))
+        self.working().find(|directory| directory.has(key))
     }
 
-    async fn drop_page(&self, key: &PageKey) {
-        let Some(victim) = self.index.lock().remove(key) else {
-            return;
-        };
-        let path = self.page_path(&victim.key);
-        // Blocking for one unlink of a page that nobody wants is not worth a failure of its own.
-        let _ = tokio::fs::remove_file(path).await;
-    }
-
-    fn unlink_now(&self, victims: &[Victim]) {
-        for victim in victims {
-            // A page that cannot be removed is found again at the next start.
-            let _ = fs::remove_file(self.page_path(&victim.key));
-            if victim.was_last_of_version {
-                let directory = self.version_directory(&victim.key);
-                let _ = fs::remove_file(directory.join(scan::VERSION_FILE));
-                let _ = fs::remove_dir(&directory);
-                if let Some(file) = directory.parent() {
-                    let _ = fs::remove_dir(file);
-                }
-            }
-        }
-    }
-
-    fn version_directory(&self, key: &PageKey) -> PathBuf {
-        let file = key.file.to_string();
-        self.pages
-            .join(&file[..2])
-            .join(&file)
-            .join(key.tag.directory_name())
-    }
-
-    fn page_path(&self, key: &PageKey) -> PathBuf {
-        self.version_directory(key)
-            .join(format!("{}.page", key.index))
+    /// Where a page is to be kept.
+    fn place_of(&self, key: &PageKey) -> Option<&Arc<Directory>> {
+        let working = self.directories.iter().filter(|(_, d)| !d.is_out());
+        place::pick(working.map(|(weighed, d)| (weighed, d)), key)
     }
 }
 
-/// Two workers on one directory would evict each other's pages.
-fn lock(directory: &Path) -> Result<File, WorkerError> {
-    let failed = |source| WorkerError::PageStore {
-        directory: directory.to_owned(),
-        source,
-    };
-    let file = File::create(directory.join("lock")).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(WorkerError::PageStoreInUse {
-            directory: directory.to_owned(),
+async fn open(config: &PageDirectory, page_size: PageSize) -> Result<Arc<Directory>, WorkerError> {
+    let (config, path) = (config.clone(), config.path.clone());
+    let opened = tokio::task::spawn_blocking(move || Directory::open(&config, page_size)).await;
+    match opened {
+        Ok(directory) => directory.map(Arc::new),
+        Err(error) => Err(WorkerError::PageStore {
+            directory: path,
+            source: io::Error::other(error),
         }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 

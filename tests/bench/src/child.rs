@@ -53,6 +53,8 @@ pub(crate) enum Work {
         path: String,
         cgroup: PathBuf,
     },
+    /// Has a worker load a folder, and checks what it says of its progress.
+    Load { config: PathBuf, path: String },
     /// Picks owners on a ring of 200 workers with 2,000 virtual nodes each.
     RingPick,
     /// Builds a ring of 1,000 workers with 2,000 virtual nodes each.
@@ -122,6 +124,7 @@ pub(crate) fn run(work: Work) -> Result<()> {
                 .with_context(|| format!("cannot join {}", cgroup.display()))?;
             client::mixed(&config, &path)?
         }
+        Work::Load { config, path } => client::load(&config, &path)?,
         Work::RingPick => local::ring_pick(),
         Work::RingBuild => local::ring_build(),
     };
@@ -193,7 +196,11 @@ fn cpu_seconds() -> f64 {
 }
 
 fn peak_rss_bytes() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    peak_rss_bytes_in(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
+/// The most memory that a process held, by its `/proc/<pid>/status`.
+pub(crate) fn peak_rss_bytes_in(status: &str) -> f64 {
     status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))

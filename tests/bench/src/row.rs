@@ -1,5 +1,6 @@
 //! The rows: each takes its two sides in turn, round after round, and keeps the medians.
 
+mod load;
 mod local;
 mod store;
 mod worker;
@@ -32,6 +33,7 @@ const ROWS: &[Row] = &[
     ("memory-limit", store::memory_limit),
     ("memory-cache", local::memory),
     ("ring", local::ring),
+    ("load-million", load::million),
 ];
 
 /// Measures the rows that were asked for.

@@ -31,6 +31,8 @@ pub(crate) const HOT: (&str, u64) = ("hot.bin", 64 << 20);
 pub(crate) const SPARSE: (&str, u64) = ("sparse.bin", 8 << 30);
 /// Small files of a folder.
 pub(crate) const SMALL: (&str, u32, usize) = ("small", 5000, 100_000);
+/// A folder of many sparse files: folders, files in each, length of a file.
+pub(crate) const MANY: (&str, u32, u32, u64) = ("many", 1000, 1000, 1000);
 /// The page size of all scenes.
 pub(crate) const PAGE_BYTES: u64 = 1 << 20;
 
@@ -125,6 +127,35 @@ impl Scene {
             command.args(["worker", "--config", &file]);
             Server::start(&mut command, port, &self.folder.join("worker.log"))
         })
+    }
+
+    /// A worker of its own over [`MANY`] files, which are made here for no other row needs them, and
+    /// a client's configuration for it.
+    pub(crate) fn loading_worker(&self) -> Result<(Server, String)> {
+        let (name, folders, files, length) = MANY;
+        for folder in 0..folders {
+            let folder = self.data().join(name).join(format!("{folder:04}"));
+            fs::create_dir_all(&folder)?;
+            for file in 0..files {
+                File::create(folder.join(format!("{file:04}")))?.set_len(length)?;
+            }
+        }
+        let port = free_port()?;
+        let cluster = format!(
+            "{}cluster: {{membership: {{type: static, workers: ['127.0.0.1:{port}']}}}}\n",
+            self.file_ufs()
+        );
+        let config = format!(
+            "{cluster}worker: {{listen: '127.0.0.1:{port}', advertised_host: 127.0.0.1, \
+             page_store: {{directory: '{}', capacity: 256Mi}}}}\n",
+            self.at("loaded-pages"),
+        );
+        let file = self.config("loading-worker", &config)?;
+        let mut command = Command::new(&self.product);
+        command.args(["worker", "--config", &file]);
+        let log = self.folder.join("loading-worker.log");
+        let server = Server::start(&mut command, port, &log)?;
+        Ok((server, self.config("client-load", &cluster)?))
     }
 
     /// versitygw on the same data.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::child::peak_rss_bytes_in;
+
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);
 /// Between two looks whether it listens.
@@ -46,6 +48,12 @@ impl Server {
             std::thread::sleep(LOOK);
         }
         Ok(server)
+    }
+
+    /// The most memory that it held so far.
+    pub(crate) fn peak_rss_bytes(&self) -> Result<f64> {
+        let file = format!("/proc/{}/status", self.child.id());
+        Ok(peak_rss_bytes_in(&std::fs::read_to_string(file)?))
     }
 
     pub(crate) fn url(&self) -> String {

@@ -92,7 +92,7 @@ fn own_config(config: &Config, worker: &HostPort, directory: &Path) -> Result<St
     let mut own = config.clone();
     own.worker.listen = format!("{}:{}", worker.host, worker.port).parse()?;
     own.worker.advertised_host = Some(worker.host.clone());
-    own.worker.page_store.directory = directory.join("pages");
+    own.worker.page_store.first.path = directory.join("pages");
     Ok(own.to_yaml_with_secrets())
 }
 

@@ -4,15 +4,16 @@
 //! a megabyte whose length the head tells, so it is read where it stays: that halves the client's
 //! work per page. Of HTTP it speaks what workers do: requests without a body, a length or chunks, connections kept.
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::http::{Exchange, Method};
+use super::security::{Security, Stream};
 
 /// More than any worker's head; what is longer is no worker.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -22,9 +23,10 @@ const MAX_HEADERS: usize = 64;
 const HEAD_READ_BYTES: usize = 1024;
 
 /// A connection that has no request under way.
-#[derive(Debug)]
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    /// The line of a request's head that shows the token, or nothing.
+    authorization: String,
     /// What came and was not used.
     received: BytesMut,
     /// The length of a whole page that came over it. It is the page size of the very process at
@@ -34,6 +36,16 @@ pub(super) struct Connection {
     pub(super) has_answered: bool,
     /// Since when it is unused.
     pub(super) idle_since: Instant,
+}
+
+/// Without the token.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("page_bytes", &self.page_bytes)
+            .field("idle_since", &self.idle_since)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an answer's head says.
@@ -59,11 +71,11 @@ enum Failure {
 
 impl Connection {
     /// Connects; `address` is `host:port`.
-    pub(super) async fn open(address: &str) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+    pub(super) async fn open(address: &str, security: &Security) -> io::Result<Self> {
+        let token = security.authorization().await;
         Ok(Self {
-            stream,
+            stream: security.connect(address).await?,
+            authorization: token.map_or_else(String::new, |t| format!("authorization: {t}\r\n")),
             received: BytesMut::new(),
             page_bytes: None,
             has_answered: false,
@@ -72,10 +84,8 @@ impl Connection {
     }
 
     /// Whether nothing came since the last answer, so that the next one is the next request's.
-    pub(super) fn is_quiet(&self) -> bool {
-        let mut byte = [0];
-        let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        self.received.is_empty() && self.stream.try_read(&mut byte).as_ref().is_err_and(nothing)
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.received.is_empty() && self.stream.is_quiet()
     }
 
     /// Sends a request, named by method and target, and reads its answer, of which the body may have `limit` bytes. Gives the
@@ -97,8 +107,10 @@ impl Connection {
             Method::Get => ("GET", ""),
             Method::Post => ("POST", "content-length: 0\r\n"),
         };
-        let request =
-            format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n{length}\r\n");
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nhost: {host}\r\naccept: */*\r\n{length}{}\r\n",
+            self.authorization
+        );
         let head = match self.stream.write_all(request.as_bytes()).await {
             Ok(()) => self.head().await,
             Err(error) => Err(Failure::from(error)),
@@ -334,7 +346,9 @@ mod tests {
             assert!(request[..read].starts_with(b"GET /v1/health HTTP/1.1\r\nhost: w\r\n"));
             stream.write_all(answer).await.unwrap();
         });
-        let connection = Connection::open(&address).await.unwrap();
+        let connection = Connection::open(&address, &Security::default())
+            .await
+            .unwrap();
         let (exchange, kept) = connection
             .ask("w", (Method::Get, "/v1/health"), limit, &AtomicU64::new(0))
             .await;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::connection::Connection;
 use super::health::Health;
 use super::pool::{Kept, Pool};
+use super::security::Security;
 use crate::membership::WorkerEndpoint;
 
 /// How long a connection may take: several times a lost SYN's first repeat (1 s) would be too long
@@ -51,6 +52,8 @@ pub(super) enum Exchange {
 pub(super) struct Http {
     pool: Pool,
     connect_timeout: Duration,
+    /// Whether TLS is spoken, and which token is shown.
+    pub(super) security: Security,
     /// A body that brings less within a request's timeout is given up.
     pub(super) min_bytes_per_second: u64,
 }
@@ -85,6 +88,7 @@ impl Http {
         Self {
             pool: Pool::new(max_inflight),
             connect_timeout: CONNECT_TIMEOUT.min(timeout),
+            security: Security::default(),
             min_bytes_per_second: MIN_BYTES_PER_SECOND,
         }
     }
@@ -196,7 +200,7 @@ impl Http {
     }
 
     async fn connect(&self, base: &str) -> Result<Connection, Exchange> {
-        let connect = Connection::open(host_and_port(base));
+        let connect = Connection::open(host_and_port(base), &self.security);
         match tokio::time::timeout(self.connect_timeout, connect).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(Exchange::Unreachable(error.to_string())),

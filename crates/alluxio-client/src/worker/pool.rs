@@ -78,7 +78,7 @@ impl Kept {
     pub(super) fn take(&self, page_bytes: Option<u64>) -> Option<Connection> {
         let mut idle = self.idle.lock();
         let now = Instant::now();
-        idle.retain(|connection| {
+        idle.retain_mut(|connection| {
             let is_young = now.duration_since(connection.idle_since) < IDLE_TIMEOUT;
             let is_quiet = connection.is_quiet();
             if !is_quiet {

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{check_url, in_range, not_empty};
-use crate::raw::{RawCluster, RawEtcdTls, RawMembership};
+use super::{check_url, in_range, not_empty, text_or_nothing};
+use crate::raw::{RawCluster, RawEtcdTls, RawMembership, RawWorkers, RawWorkersTls};
 use crate::{ConfigError, SecretString};
 
 /// Alluxio's default HTTP port of a worker.
@@ -18,6 +18,27 @@ pub struct ClusterConfig {
     pub name: String,
     /// How its workers are found.
     pub membership: Membership,
+    /// How they are spoken to.
+    pub security: WorkerSecurity,
+}
+
+/// How clients, and workers among themselves, speak to workers. Files are read again when they
+/// change, for the connections that are made then.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WorkerSecurity {
+    /// What they are checked against, where TLS is spoken.
+    pub tls: Option<WorkersTlsConfig>,
+    /// A file with the token that is shown to them.
+    pub token_file: Option<PathBuf>,
+}
+
+/// What workers are checked against.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WorkersTlsConfig {
+    /// PEM file of the authorities that are trusted; the public ones where it is left out.
+    pub ca_file: Option<PathBuf>,
+    /// The name in every worker's certificate, where it is not the worker's host.
+    pub server_name: Option<String>,
 }
 
 /// How workers are found.
@@ -115,6 +136,22 @@ pub(super) fn read(raw: RawCluster) -> Result<ClusterConfig, ConfigError> {
     Ok(ClusterConfig {
         name: raw.name,
         membership,
+        security: security(raw.workers)?,
+    })
+}
+
+fn security(raw: RawWorkers) -> Result<WorkerSecurity, ConfigError> {
+    let tls = raw.tls.map(|tls| {
+        Ok::<_, ConfigError>(WorkersTlsConfig {
+            ca_file: text_or_nothing("cluster.workers.tls.ca_file", tls.ca_file)?
+                .map(PathBuf::from),
+            server_name: text_or_nothing("cluster.workers.tls.server_name", tls.server_name)?,
+        })
+    });
+    Ok(WorkerSecurity {
+        tls: tls.transpose()?,
+        token_file: text_or_nothing("cluster.workers.token_file", raw.token_file)?
+            .map(PathBuf::from),
     })
 }
 
@@ -187,16 +224,9 @@ fn etcd_tls(raw: RawEtcdTls) -> Result<EtcdTlsConfig, ConfigError> {
     const CERTIFICATE: &str = "cluster.membership.tls.cert_file";
     const KEY: &str = "cluster.membership.tls.key_file";
     const NAME: &str = "cluster.membership.tls.server_name";
-    let given = |path: &'static str, text: Option<String>| match text {
-        Some(text) if text.is_empty() => Err(ConfigError::value(
-            path,
-            "it is empty: give a value, or leave the field out",
-        )),
-        text => Ok(text),
-    };
     let client_files = match (
-        given(CERTIFICATE, raw.cert_file)?,
-        given(KEY, raw.key_file)?,
+        text_or_nothing(CERTIFICATE, raw.cert_file)?,
+        text_or_nothing(KEY, raw.key_file)?,
     ) {
         (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
         (None, None) => None,
@@ -212,9 +242,9 @@ fn etcd_tls(raw: RawEtcdTls) -> Result<EtcdTlsConfig, ConfigError> {
         }
     };
     Ok(EtcdTlsConfig {
-        ca_file: given(CA, raw.ca_file)?.map(PathBuf::from),
+        ca_file: text_or_nothing(CA, raw.ca_file)?.map(PathBuf::from),
         client_files,
-        server_name: given(NAME, raw.server_name)?,
+        server_name: text_or_nothing(NAME, raw.server_name)?,
     })
 }
 
@@ -277,4 +307,15 @@ fn to_raw_tls(tls: &EtcdTlsConfig) -> Option<RawEtcdTls> {
         key_file: tls.client_files.as_ref().map(|(_, file)| text(file)),
         server_name: tls.server_name.clone(),
     })
+}
+
+pub(super) fn to_raw_workers(security: &WorkerSecurity) -> RawWorkers {
+    let text = |path: &PathBuf| path.display().to_string();
+    RawWorkers {
+        tls: security.tls.as_ref().map(|tls| RawWorkersTls {
+            ca_file: tls.ca_file.as_ref().map(text),
+            server_name: tls.server_name.clone(),
+        }),
+        token_file: security.token_file.as_ref().map(text),
+    }
 }

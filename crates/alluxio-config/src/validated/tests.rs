@@ -115,6 +115,42 @@ alluxio.user.worker.selection.policy: alluxio.client.file.dora.MaglevHashPolicy
 }
 
 #[test]
+fn a_page_store_has_one_directory_or_several() {
+    let directories = |worker: &str| {
+        let config = parse(&format!("ufs: {{uri: 's3://b/p'}}\n{worker}"));
+        assert_eq!(parse(&config.to_yaml()), config);
+        let found = config.worker.page_store.directories();
+        let told = found.map(|d| (d.path.display().to_string(), d.capacity_bytes >> 30));
+        told.collect::<Vec<_>>()
+    };
+    let default = ("/var/lib/alluxio-dataset/pages".to_owned(), 10);
+    assert_eq!(directories(""), [default]);
+    assert_eq!(
+        directories("worker: {page_store: {directory: '/a,b', capacity: 2Gi}}"),
+        [("/a,b".to_owned(), 2)]
+    );
+    let two = [("/a".to_owned(), 1), ("/b".to_owned(), 2)];
+    let ours = "worker: {page_store: {directories: [{path: /a, capacity: 1Gi}, {path: /b, capacity: 2Gi}]}}";
+    assert_eq!(directories(ours), two);
+    let alluxios =
+        "alluxio.worker.page.store.dirs: /a, /b\nalluxio.worker.page.store.sizes: 1GB,2GB";
+    assert_eq!(directories(alluxios), two);
+}
+
+#[test]
+fn workers_are_spoken_to_by_tls_and_with_a_token_where_it_is_said() {
+    let plain = parse("ufs: {uri: 's3://b/p'}");
+    assert_eq!(plain.cluster.security, WorkerSecurity::default());
+    let config = parse(
+        "ufs: {uri: 's3://b/p'}\ncluster: {workers: {tls: {}, token_file: /t}}\nworker: {tls: \
+         {cert_file: /c, key_file: /k}, token_file: /t}",
+    );
+    assert!(config.cluster.security.tls.is_some() && config.worker.tls.is_some());
+    assert_eq!(config.cluster.security.token_file, config.worker.token_file);
+    assert_eq!(parse(&config.to_yaml()), config);
+}
+
+#[test]
 fn every_alias_names_a_field_that_exists() {
     for (property, field) in alias::known_properties() {
         let flag = property.ends_with(".enabled");
@@ -137,7 +173,8 @@ fn every_alias_names_a_field_that_exists() {
 fn docs_configuration_names_every_field_and_property() {
     let docs = include_str!("../../../../docs/configuration.md");
     let config = parse(&format!(
-        "{FULL}\nworker: {{advertised_host: h, identity: i}}\nlogging: {{path: /tmp/log}}"
+        "{FULL}\nworker: {{advertised_host: h, identity: i, tls: {{cert_file: c, key_file: k}}, \
+         token_file: t}}\nlogging: {{path: /tmp/log}}"
     ));
     let written: serde_yaml::Value = serde_yaml::from_str(&config.to_yaml_with_secrets()).unwrap();
     let mut fields = vec![
@@ -148,6 +185,11 @@ fn docs_configuration_names_every_field_and_property() {
         "cluster.membership.port".to_owned(),
         "cluster.membership.refresh_seconds".to_owned(),
         "cluster.membership.dns_server".to_owned(),
+        "cluster.workers.tls".to_owned(),
+        "cluster.workers.tls.ca_file".to_owned(),
+        "cluster.workers.tls.server_name".to_owned(),
+        "cluster.workers.token_file".to_owned(),
+        "worker.page_store.directories".to_owned(),
     ];
     leaves(&written, "", &mut fields);
     for field in &fields {
@@ -303,6 +345,36 @@ const BAD_REST: &[(&str, &str, &str)] = &[
     ),
     ("cluster: {name: a/b}", "cluster.name", "etcd key"),
     ("worker: {listen: here}", "worker.listen", "address"),
+    (
+        "worker: {page_store: {directory: /a, directories: [{path: /b, capacity: 1Gi}]}}",
+        "worker.page_store.directories",
+        "one form or the other",
+    ),
+    (
+        "worker: {page_store: {directories: [{path: /a, capacity: 1}, {path: /a/b, capacity: 1}]}}",
+        "worker.page_store.directories",
+        "/a/b lies in /a",
+    ),
+    (
+        "worker: {page_store: {directories: [{path: /a, capacity: 1}, {path: /a, capacity: 1}]}}",
+        "worker.page_store.directories",
+        "named twice",
+    ),
+    (
+        "worker: {tls: {cert_file: '', key_file: k}}",
+        "worker.tls.cert_file",
+        "empty",
+    ),
+    (
+        "cluster: {workers: {token_file: ''}}",
+        "cluster.workers.token_file",
+        "empty",
+    ),
+    (
+        "alluxio.worker.page.store.dirs: /a,/b\nalluxio.worker.page.store.sizes: 1GB",
+        "alluxio.worker.page.store.sizes",
+        "1 sizes are given for 2 directories",
+    ),
     (
         "alluxio.user.nonsense: 1",
         "alluxio.user.nonsense",

@@ -29,6 +29,7 @@ fn raw(dataset: &AlluxioDataset) -> Result<RawConfig, InvalidDataset> {
         cluster: RawCluster {
             name: spec.cluster.name.clone(),
             membership: membership(dataset)?,
+            ..RawCluster::default()
         },
         client: client(dataset)?,
         worker: RawWorker::default(),

@@ -1,12 +1,17 @@
 //! From a request's method and target to what is asked for. Pure.
 
-use alluxio_wire::{FileId, FileVersion, LoadOp, LoadOptions, UfsUri};
+mod file;
+mod load;
+
+use alluxio_wire::{FileId, FileVersion, UfsUri};
 use axum::http::{Method, Uri};
 
+pub(super) use self::load::LoadRequest;
 use super::query::Query;
+use crate::changes::Change;
 use crate::failure::{Failure, FailureKind};
-use crate::load::Question;
 use crate::pages::PageRequest;
+use crate::ranges::RangeRequest;
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +29,16 @@ pub(super) enum Asked {
     Load(LoadRequest),
     /// Which worker owns a file.
     Node(UfsUri),
+    /// What this worker serves.
+    UfsInfo,
+    /// Bytes of a file, over as many pages as they lie on.
+    Range(RangeRequest),
+    /// A whole file, in pieces of at most so many bytes.
+    Chunks(RangeRequest, usize),
+    /// A change of the under-store.
+    Change(Change),
+    /// A file that is written to the under-store.
+    WriteFile(UfsUri),
     /// Files that another worker wants loaded here.
     LoadBatch,
     /// A file was changed: what is kept of it is dropped.
@@ -31,15 +46,6 @@ pub(super) enum Asked {
         file: FileId,
         uri: Option<UfsUri>,
     },
-}
-
-/// A request about the load of a path.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct LoadRequest {
-    pub(super) uri: UfsUri,
-    pub(super) op: LoadOp,
-    pub(super) options: LoadOptions,
-    pub(super) question: Question,
 }
 
 /// Reads a request. The endpoint's name comes first, for the metrics, also when the rest is wrong.
@@ -60,6 +66,13 @@ pub(super) fn read(
             Err(wrong_method(method))
         }
     };
+    let put = |ask: &dyn Fn(&Query) -> Result<Asked, Failure>| {
+        if is_put {
+            query().and_then(|query| ask(&query))
+        } else {
+            Err(wrong_method(method))
+        }
+    };
     let path_of = |query: &Query| resolve(root, query.required("path")?);
     match parts.as_slice() {
         ["health" | "healthz"] => ("health", get(&|_| Ok(Asked::Health))),
@@ -68,24 +81,31 @@ pub(super) fn read(
         ["info"] => ("info", get(&|q| Ok(Asked::Info(path_of(q)?)))),
         ["files"] => ("files", get(&|q| Ok(Asked::Files(path_of(q)?)))),
         ["node"] => ("node", get(&|q| Ok(Asked::Node(path_of(q)?)))),
-        ["load"] => ("load", get(&|q| load(root, q).map(Asked::Load))),
-        ["file", file, "page", index] if is_put => ("write_page", write_page(file, index)),
-        ["file", file, "page", index] => (
+        ["load"] => ("load", get(&|q| load::load(root, q).map(Asked::Load))),
+        ["ufsInfo"] => ("ufs_info", get(&|_| Ok(Asked::UfsInfo))),
+        ["file", id, "page", index] if is_put => ("write_page", write_page(id, index)),
+        ["file", id, "page", index] => (
             "get_page",
-            get(&|q| get_page(root, file, index, q).map(Asked::Page)),
+            get(&|q| get_page(root, id, index, q).map(Asked::Page)),
         ),
-        ["internal", "load"] if is_put => ("load_batch", Ok(Asked::LoadBatch)),
-        ["internal", "load"] => ("load_batch", Err(wrong_method(method))),
-        ["internal", "invalidate", file] if is_put => (
-            "invalidate",
-            query().and_then(|q| invalidate(root, file, &q)),
-        ),
-        ["internal", "invalidate", _] => ("invalidate", Err(wrong_method(method))),
+        ["chunk", id] if is_put => ("write_chunk", put(&|q| file::write(root, id, q))),
+        ["chunk", id] => ("chunk", get(&|q| file::chunks(root, id, q))),
+        ["range", id] => ("range", get(&|q| file::range(root, id, q))),
+        ["head", id] => ("head", get(&|q| file::head(root, id, q))),
+        ["tail", id] => ("tail", get(&|q| file::tail(root, id, q))),
+        ["mkdir", id] => ("mkdir", put(&|q| file::mkdir(root, id, q))),
+        ["touch", id] => ("touch", put(&|q| file::touch(root, id, q))),
+        ["rm", id] => ("rm", put(&|q| file::rm(root, id, q))),
+        ["mv", id] => ("mv", put(&|q| file::mv(root, id, q))),
+        ["copy", id] => ("copy", put(&|q| file::copy(root, id, q))),
+        ["internal", "load"] => ("load_batch", put(&|_| Ok(Asked::LoadBatch))),
+        ["internal", "invalidate", id] => ("invalidate", put(&|q| invalidate(root, id, q))),
         _ => (
             "unknown",
             Err(Failure::not_found(format!(
                 "there is no endpoint `{}`; there are health, info, files, file/<id>/page/<n>, \
-                 load, node and /metrics",
+                 chunk|range|head|tail/<id>, mkdir|touch|rm|mv|copy/<id>, load, node, ufsInfo and \
+                 /metrics",
                 uri.path()
             ))),
         ),
@@ -137,25 +157,30 @@ fn file_id(file: &str) -> Result<FileId, Failure> {
     })
 }
 
-/// The file's URI by `ufsFullPath`, where it is given; it must be the one that the id is made of.
-fn uri_of(root: &UfsUri, file: FileId, query: &Query) -> Result<Option<UfsUri>, Failure> {
-    let Some(path) = query.get("ufsFullPath") else {
-        return Ok(None);
+/// A file by its id, and by its URI in `name` where that is given. The id must be the one that is
+/// made of the URI, or of the text that stands for it: the Python SDK hashes what its user wrote.
+fn named(
+    root: &UfsUri,
+    id: &str,
+    name: &str,
+    query: &Query,
+) -> Result<(FileId, Option<UfsUri>), Failure> {
+    let file = file_id(id)?;
+    let Some(text) = query.get(name) else {
+        return Ok((file, None));
     };
-    let uri = resolve(root, path)?;
-    if uri.file_id() == file {
-        Ok(Some(uri))
-    } else {
-        Err(Failure::bad_request(format!(
-            "the file id {file} is not the sha256 of {uri}, which is {}",
-            uri.file_id()
-        )))
+    let uri = resolve(root, text)?;
+    let own = uri.file_id();
+    if file == own || file == FileId::of_text(text) {
+        return Ok((own, Some(uri)));
     }
+    Err(Failure::bad_request(format!(
+        "the file id {file} is not the sha256 of {uri}, which is {own}"
+    )))
 }
 
-fn invalidate(root: &UfsUri, file: &str, query: &Query) -> Result<Asked, Failure> {
-    let file = file_id(file)?;
-    let uri = uri_of(root, file, query)?;
+fn invalidate(root: &UfsUri, id: &str, query: &Query) -> Result<Asked, Failure> {
+    let (file, uri) = named(root, id, "ufsFullPath", query)?;
     Ok(Asked::Invalidate { file, uri })
 }
 
@@ -172,9 +197,9 @@ fn write_page(file: &str, index: &str) -> Result<Asked, Failure> {
     Ok(Asked::WritePage { file, index })
 }
 
-fn get_page(root: &UfsUri, file: &str, index: &str, query: &Query) -> Result<PageRequest, Failure> {
-    let (file, index) = file_and_index(file, index)?;
-    let uri = uri_of(root, file, query)?;
+fn get_page(root: &UfsUri, id: &str, index: &str, query: &Query) -> Result<PageRequest, Failure> {
+    let (_, index) = file_and_index(id, index)?;
+    let (file, uri) = named(root, id, "ufsFullPath", query)?;
     // `length` alone is ignored, as the real worker does.
     let length = query.number("length")?;
     let part = query.number("offset")?.map(|offset| (offset, length));
@@ -188,242 +213,5 @@ fn get_page(root: &UfsUri, file: &str, index: &str, query: &Query) -> Result<Pag
     })
 }
 
-fn load(root: &UfsUri, query: &Query) -> Result<LoadRequest, Failure> {
-    let word = query.required("opType")?;
-    let op = LoadOp::parse(word).ok_or_else(|| {
-        Failure::bad_request(format!(
-            "opType is `{word}`; it must be submit, progress or stop"
-        ))
-    })?;
-    let json_report = match query.get("progressFormat") {
-        None | Some("TEXT") => false,
-        Some("JSON") => true,
-        Some(other) => {
-            return Err(Failure::bad_request(format!(
-                "progressFormat is `{other}`; it must be TEXT or JSON"
-            )));
-        }
-    };
-    let page_number = |name| {
-        let number = query.number(name)?;
-        Ok::<_, Failure>(number.map(|number| usize::try_from(number).unwrap_or(usize::MAX)))
-    };
-    Ok(LoadRequest {
-        uri: resolve(root, query.required("path")?)?,
-        op,
-        options: LoadOptions {
-            verify: query.flag("verify"),
-            bandwidth_bytes_per_second: query.number("bandwidth")?.filter(|rate| *rate > 0),
-            partial_listing: query.flag("partialListing"),
-            metadata_only: query.flag("loadMetadataOnly"),
-            skip_if_exists: query.flag("skipIfExists"),
-            file_filter: query.get("fileFilterRegx").map(str::to_owned),
-            verbose: query.flag("verbose"),
-        },
-        question: Question {
-            json_report,
-            verbose: query.flag("verbose"),
-            failed_offset: page_number("failedOffset")?.unwrap_or_default(),
-            failed_limit: page_number("failedLimit")?,
-        },
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(
-        clippy::unwrap_used,
-        clippy::panic,
-        reason = "a test fails by panicking"
-    )]
-    use alluxio_wire::{PageRange, ProgressQuery, route};
-
-    use super::*;
-
-    fn root() -> UfsUri {
-        UfsUri::parse("s3://bucket/data").unwrap()
-    }
-
-    fn ask(target: &str) -> Result<Asked, Failure> {
-        read(&root(), &Method::GET, &target.parse().unwrap()).1
-    }
-
-    fn uri(text: &str) -> UfsUri {
-        UfsUri::parse(text).unwrap()
-    }
-
-    #[test]
-    fn any_version_and_none_are_served() {
-        for target in [
-            "/v1/health",
-            "/health",
-            "/v9/health",
-            "/v1/health/",
-            "/healthz",
-        ] {
-            assert_eq!(ask(target), Ok(Asked::Health), "{target}");
-        }
-        for target in ["/v1", "/v1/", "/v1/nope", "/vx/health", "/"] {
-            assert_eq!(
-                ask(target).unwrap_err().kind,
-                FailureKind::NotFound,
-                "{target}"
-            );
-        }
-    }
-
-    #[test]
-    fn paths_are_full_uris_or_below_the_root() {
-        for path in [
-            "s3://bucket/data/a/b",
-            "s3%3A%2F%2Fbucket%2Fdata%2Fa%2Fb",
-            "/a/b",
-            "a//b/",
-            "/a/x/../b",
-        ] {
-            assert_eq!(
-                ask(&format!("/v1/info?path={path}")),
-                Ok(Asked::Info(uri("s3://bucket/data/a/b"))),
-                "{path}"
-            );
-        }
-        assert_eq!(ask("/v1/files?path=/"), Ok(Asked::Files(root())));
-    }
-
-    #[test]
-    fn nothing_outside_the_root_is_served() {
-        for path in [
-            "s3://bucket/database",
-            "s3://other/data/a",
-            "s3://bucket",
-            "../secret",
-            "file:///etc/passwd",
-        ] {
-            let failure = ask(&format!("/v1/info?path={path}")).unwrap_err();
-            assert_eq!(failure.kind, FailureKind::Forbidden, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_clients_own_targets_are_understood() {
-        let file = uri("s3://bucket/data/naïve name?&.bin");
-        let version = FileVersion::from_text("etag:ab\"c");
-        let range = PageRange {
-            offset: 5,
-            length: 7,
-        };
-        let id = file.file_id();
-        let target = route::page_of_version(&id, 3, &file, &version, 99, Some(range));
-        let expected = PageRequest {
-            file: id,
-            index: 3,
-            uri: Some(file),
-            version: Some(version),
-            file_length: Some(99),
-            part: Some((5, Some(7))),
-        };
-        assert_eq!(ask(&target), Ok(Asked::Page(expected)));
-        let options = LoadOptions {
-            verify: true,
-            bandwidth_bytes_per_second: Some(1000),
-            partial_listing: true,
-            metadata_only: true,
-            skip_if_exists: true,
-            file_filter: Some(".*\\.jpg$".to_owned()),
-            verbose: true,
-        };
-        let target = route::load(&root(), LoadOp::Submit, &options).unwrap();
-        let expected = LoadRequest {
-            uri: root(),
-            op: LoadOp::Submit,
-            options,
-            question: Question {
-                json_report: false,
-                verbose: true,
-                failed_offset: 0,
-                failed_limit: None,
-            },
-        };
-        assert_eq!(ask(&target), Ok(Asked::Load(expected)));
-        let query = ProgressQuery {
-            failed_offset: 100,
-            failed_limit: Some(50),
-            ..ProgressQuery::default()
-        };
-        let target = route::load_progress(&root(), &query).unwrap();
-        let Ok(Asked::Load(request)) = ask(&target) else {
-            panic!("not read as a load");
-        };
-        let expected = Question {
-            json_report: true,
-            verbose: false,
-            failed_offset: 100,
-            failed_limit: Some(50),
-        };
-        assert_eq!(request.question, expected);
-    }
-
-    #[test]
-    fn a_length_without_an_offset_is_ignored() {
-        let id = uri("s3://bucket/data/x").file_id();
-        let Ok(Asked::Page(request)) = ask(&format!("/v1/file/{id}/page/0?length=5")) else {
-            panic!("not read as a page");
-        };
-        assert_eq!(request.part, None);
-    }
-
-    #[test]
-    fn wrong_requests_say_what_is_wrong() {
-        let id = uri("s3://bucket/data/x").file_id();
-        for (target, kind, word) in [
-            ("/v1/info".to_owned(), FailureKind::BadRequest, "`path`"),
-            (
-                "/v1/info?path=".to_owned(),
-                FailureKind::BadRequest,
-                "`path`",
-            ),
-            (
-                "/v1/file/xyz/page/0".to_owned(),
-                FailureKind::BadRequest,
-                "no file id",
-            ),
-            (
-                format!("/v1/file/{id}/page/-1"),
-                FailureKind::BadRequest,
-                "`-1`",
-            ),
-            (
-                format!("/v1/file/{id}/page/0?ufsFullPath=/y"),
-                FailureKind::BadRequest,
-                "not the sha256",
-            ),
-            (
-                format!("/v1/file/{id}/page/0?offset=x"),
-                FailureKind::BadRequest,
-                "`offset`",
-            ),
-            (
-                "/v1/load?path=/&opType=frobnicate".to_owned(),
-                FailureKind::BadRequest,
-                "frobnicate",
-            ),
-            (
-                "/v1/load?path=/&opType=submit&bandwidth=abc".to_owned(),
-                FailureKind::BadRequest,
-                "`bandwidth`",
-            ),
-            (
-                "/v1/load?path=/&opType=progress&progressFormat=json".to_owned(),
-                FailureKind::BadRequest,
-                "TEXT or JSON",
-            ),
-        ] {
-            let failure = ask(&target).unwrap_err();
-            assert_eq!(failure.kind, kind, "{target}");
-            assert!(failure.message.contains(word), "{target}: {failure:?}");
-        }
-        let (name, result) = read(&root(), &Method::DELETE, &"/v1/info".parse().unwrap());
-        assert_eq!(name, "info");
-        assert_eq!(result.unwrap_err().kind, FailureKind::MethodNotAllowed);
-    }
-}
+mod tests;

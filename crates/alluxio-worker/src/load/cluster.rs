@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use alluxio_client::membership::{Membership, WorkerEndpoint};
+use alluxio_client::worker::security::Security;
 use alluxio_ufs::UfsError;
 use alluxio_wire::{FileStatus, UfsUri, WorkerId};
 use futures::future::BoxFuture;
@@ -44,6 +45,7 @@ pub(super) struct Ring {
     members: Arc<dyn Membership>,
     own_id: WorkerId,
     batches: Batches,
+    security: Security,
 }
 
 impl Ring {
@@ -52,12 +54,14 @@ impl Ring {
         members: Arc<dyn Membership>,
         own_id: WorkerId,
         batches: Batches,
+        security: Security,
     ) -> Self {
         Self {
             pages,
             members,
             own_id,
             batches,
+            security,
         }
     }
 
@@ -103,7 +107,7 @@ impl Cluster for Ring {
             };
             let endpoint: Option<WorkerEndpoint> = self.members.snapshot().get(other).cloned();
             match endpoint {
-                Some(endpoint) => peer::send(&endpoint, &batch, &events).await,
+                Some(endpoint) => peer::send(&endpoint, &self.security, &batch, &events).await,
                 None => Err("has left the cluster".to_owned()),
             }
         })

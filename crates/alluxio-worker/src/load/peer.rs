@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use alluxio_client::membership::WorkerEndpoint;
+use alluxio_client::worker::security::Security;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use bytes::{Buf, BytesMut};
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::message::{Batch, Event};
@@ -30,6 +30,7 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 /// when it breaks off before.
 pub(super) async fn send(
     worker: &WorkerEndpoint,
+    security: &Security,
     batch: &Batch,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
@@ -38,7 +39,7 @@ pub(super) async fn send(
         .base_url
         .strip_prefix("http://")
         .unwrap_or(&worker.base_url);
-    let connecting = TcpStream::connect(authority);
+    let connecting = security.connect(authority);
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(|error| format!("cannot be reached: {error}"))?,
         Err(_) => return Err("cannot be reached in time".to_owned()),
@@ -46,11 +47,15 @@ pub(super) async fn send(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(Method::POST)
         .uri("/v1/internal/load")
         .header(header::HOST, authority)
-        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONTENT_TYPE, "application/json");
+    if let Some(token) = security.authorization().await {
+        request = request.header(header::AUTHORIZATION, token);
+    }
+    let request = request
         .body(Body::from(body))
         .map_err(|error| error.to_string())?;
     let answered = async {

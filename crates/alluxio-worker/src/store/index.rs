@@ -198,6 +198,14 @@ impl Index {
         })
     }
 
+    /// Forgets everything, also what is being written.
+    pub(super) fn clear(&mut self) {
+        *self = Self {
+            clock: self.clock,
+            ..Self::new(self.capacity_bytes)
+        };
+    }
+
     /// Takes all pages of all versions of a file out.
     pub(super) fn remove_file(&mut self, file: &FileId) -> Vec<Victim> {
         let versions = self.files.get(file).map_or(&[][..], Vec::as_slice);

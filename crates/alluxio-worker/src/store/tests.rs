@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+use std::fs;
 use std::path::PathBuf;
 
 use alluxio_wire::{FileKind, FileStatus, UfsUri};
@@ -17,9 +18,34 @@ const KIB: u64 = 1024;
 
 fn config(folder: &TempDir, capacity_bytes: u64) -> PageStoreConfig {
     PageStoreConfig {
-        directory: folder.path().join("store"),
+        first: directory(folder, "store", capacity_bytes),
+        others: Vec::new(),
+    }
+}
+
+fn directory(folder: &TempDir, name: &str, capacity_bytes: u64) -> PageDirectory {
+    PageDirectory {
+        path: folder.path().join(name),
         capacity_bytes,
     }
+}
+
+/// A store over two directories, `a` and `b`.
+async fn open_two(folder: &TempDir, capacity_bytes: u64) -> Arc<PageStore> {
+    let config = PageStoreConfig {
+        first: directory(folder, "a", capacity_bytes),
+        others: vec![directory(folder, "b", capacity_bytes)],
+    };
+    let page_size = PageSize::new(64 * KIB).unwrap();
+    PageStore::open(&config, page_size).await.unwrap()
+}
+
+/// How many pages each directory holds.
+fn pages_of_each(store: &PageStore) -> Vec<u64> {
+    store
+        .stats_of_each()
+        .map(|(_, stats)| stats.pages)
+        .collect()
 }
 
 async fn open(folder: &TempDir, capacity_bytes: u64) -> Arc<PageStore> {
@@ -86,7 +112,7 @@ async fn versions_do_not_mix() {
     let wanted = FileVersion::from_text("etag:old");
     let found = store.version(&uri().file_id(), &wanted).unwrap();
     assert_eq!(found.tag(), old.tag);
-    let latest = store.latest_version(&uri().file_id()).unwrap();
+    let latest = store.known_version(&uri().file_id()).unwrap();
     assert_eq!(latest.tag(), new.tag);
 }
 
@@ -110,7 +136,7 @@ async fn the_store_survives_a_restart() {
     let store = open(&folder, 1024 * KIB).await;
     assert_eq!(store.stats(), before);
     assert_eq!(store.read(&key, 0..5).await.unwrap(), "bytes");
-    let found = store.latest_version(&uri().file_id()).unwrap();
+    let found = store.known_version(&uri().file_id()).unwrap();
     assert_eq!(*found, version("v"));
 }
 
@@ -153,7 +179,7 @@ async fn a_corrupt_page_is_never_served_and_may_be_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, 1024 * KIB).await;
     let key = put(&store, "v", 0, b"good bytes").await;
-    let path = store.page_path(&key);
+    let path = store.directories[0].1.page_path(&key);
     let mut spoilt = fs::read(&path).unwrap();
     spoilt[3] ^= 0xff;
     fs::write(&path, spoilt).unwrap();
@@ -169,7 +195,10 @@ async fn a_page_outlives_a_read_that_the_disk_failed() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, 1024 * KIB).await;
     let key = put(&store, "v", 0, b"bytes").await;
-    let (path, aside) = (store.page_path(&key), folder.path().join("aside"));
+    let (path, aside) = (
+        store.directories[0].1.page_path(&key),
+        folder.path().join("aside"),
+    );
     fs::rename(&path, &aside).unwrap();
     // A link to itself fails to open, for root too, and not because the file is missing.
     std::os::unix::fs::symlink(&path, &path).unwrap();
@@ -187,7 +216,7 @@ async fn what_is_no_page_is_removed_at_start() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, 1024 * KIB).await;
     let key = put(&store, "v", 0, b"bytes").await;
-    let directory = store.version_directory(&key);
+    let directory = store.directories[0].1.version_directory(&key);
     drop(store);
     let root = folder.path().join("store");
     for path in [
@@ -233,4 +262,111 @@ async fn a_page_larger_than_the_store_is_refused() {
         .unwrap_err();
     assert!(error.to_string().contains("larger than the whole capacity"));
     assert_eq!(store.stats().bytes, 0);
+}
+
+#[tokio::test]
+async fn two_directories_share_the_pages_and_keep_them_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_two(&folder, 1024 * KIB).await;
+    let mut keys = Vec::new();
+    for index in 0..32 {
+        keys.push(put(&store, "v", index, b"page").await);
+    }
+    let before = pages_of_each(&store);
+    assert!(before.iter().all(|pages| *pages > 4), "{before:?}");
+    assert_eq!(before.iter().sum::<u64>(), 32);
+    drop(store);
+    let store = open_two(&folder, 1024 * KIB).await;
+    assert_eq!(pages_of_each(&store), before);
+    for key in &keys {
+        assert_eq!(store.read(key, 0..4).await.unwrap(), "page");
+    }
+    assert_eq!(store.forget(&uri().file_id()).await, 32);
+    assert_eq!(store.stats().pages, 0);
+}
+
+#[tokio::test]
+async fn each_directory_evicts_for_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_two(&folder, 8 * KIB).await;
+    for index in 0..32 {
+        put(&store, "v", index, b"page").await;
+    }
+    assert_eq!(pages_of_each(&store), [2, 2]);
+    assert_eq!(store.stats().evicted_pages, 28);
+}
+
+#[tokio::test]
+async fn a_page_that_lies_elsewhere_is_found_after_the_capacities_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_two(&folder, 1024 * KIB).await;
+    for index in 0..16 {
+        put(&store, "v", index, b"page").await;
+    }
+    drop(store);
+    let config = PageStoreConfig {
+        first: directory(&folder, "b", 1024 * KIB),
+        others: vec![directory(&folder, "a", 64 * 1024 * KIB)],
+    };
+    let page_size = PageSize::new(64 * KIB).unwrap();
+    let store = PageStore::open(&config, page_size).await.unwrap();
+    for index in 0..16 {
+        let key = put(&store, "v", index, b"other").await;
+        assert_eq!(store.read(&key, 0..9).await.unwrap(), "page");
+    }
+    assert_eq!(store.stats().pages, 16);
+}
+
+#[tokio::test]
+async fn a_directory_that_fails_is_taken_out_and_the_others_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open_two(&folder, 1024 * KIB).await;
+    for index in 0..16 {
+        put(&store, "v", index, b"page").await;
+    }
+    let of_a = pages_of_each(&store)[0];
+    // A file in the place of a folder fails every write, for root too.
+    let broken = folder.path().join("b");
+    fs::remove_dir_all(&broken).unwrap();
+    fs::write(&broken, "").unwrap();
+    let version = version("w");
+    let mut failures = 0;
+    for index in 0..64 {
+        let page = Bytes::from_static(b"more");
+        let written = store.write(key(&version, index), &version, page).await;
+        failures += u32::from(written.is_err());
+    }
+    assert_eq!(failures, 3);
+    let stats = store.stats();
+    assert_eq!(stats.failed_directories, 1);
+    assert_eq!((stats.pages, pages_of_each(&store)[1]), (of_a + 61, 0));
+    assert_eq!(stats.capacity_bytes, 1024 * KIB);
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_opened_is_left_out_unless_it_is_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("b"), "no folder").unwrap();
+    let store = open_two(&folder, 1024 * KIB).await;
+    put(&store, "v", 0, b"page").await;
+    assert_eq!(store.stats().failed_directories, 1);
+    assert_eq!(pages_of_each(&store), [1]);
+    drop(store);
+    let page_size = PageSize::new(64 * KIB).unwrap();
+    let first = PageStoreConfig {
+        first: directory(&folder, "b", KIB),
+        others: Vec::new(),
+    };
+    assert!(PageStore::open(&first, page_size).await.is_err());
+    // Two stores on one directory are a mistake, not a failing disk.
+    let _other = open(&folder, KIB).await;
+    let taken = PageStoreConfig {
+        first: directory(&folder, "c", KIB),
+        others: vec![directory(&folder, "store", KIB)],
+    };
+    let error = PageStore::open(&taken, page_size).await.unwrap_err();
+    assert!(
+        matches!(error, WorkerError::PageStoreInUse { .. }),
+        "{error}"
+    );
 }

@@ -16,10 +16,13 @@ mod s3;
 
 mod clients;
 mod etcd;
+mod files;
 mod invalidate;
 mod loads;
 mod pages;
 mod registration;
 mod rest;
 mod resumed_loads;
+mod sdk;
+mod security;
 mod support;

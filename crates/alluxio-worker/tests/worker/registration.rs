@@ -6,6 +6,8 @@ use alluxio_config::RingMembership;
 use alluxio_etcd::EtcdClient;
 use alluxio_wire::{WorkerRecord, etcd as keys};
 use alluxio_worker::{Worker, WorkerError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::etcd::EtcdServer;
 use crate::support::{Setup, until};
@@ -63,6 +65,42 @@ async fn a_worker_registers_comes_back_after_a_loss_and_leaves_at_once() {
 }
 
 #[tokio::test]
+async fn a_worker_that_stops_leaves_the_cluster_before_it_ends_its_answers() {
+    let Some(etcd) = EtcdServer::start("a graceful stop in etcd").await else {
+        return;
+    };
+    let files = tempfile::tempdir().unwrap();
+    let worker = setup(&files, &etcd.endpoint()).start().await;
+    let client = EtcdClient::connect(&etcd.options()).await.unwrap();
+    let live = keys::live_key(CLUSTER, &worker.worker.record().id);
+    assert!(value(&client, &live).await.is_some());
+    // A request that has begun and waits for its body.
+    let mut stream = TcpStream::connect(worker.worker.address()).await.unwrap();
+    let id = worker.root().join("f").unwrap().file_id();
+    let head =
+        format!("POST /v1/file/{id}/page/0 HTTP/1.1\r\nhost: w\r\ncontent-length: 4\r\n\r\nab");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    until("the request has begun", || async {
+        let open = worker.metric("alluxio_worker_connections").await;
+        // The other one asks for this metric.
+        (open >= 2).then_some(())
+    })
+    .await;
+    let stopping = tokio::spawn(worker.worker.shutdown());
+    until("the live key is gone", || async {
+        let gone = value(&client, &live).await.is_none();
+        gone.then_some(())
+    })
+    .await;
+    assert!(!stopping.is_finished());
+    stream.write_all(b"cd").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
 async fn an_etcd_that_is_not_there_is_named() {
     let files = tempfile::tempdir().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -79,7 +117,7 @@ async fn a_taken_port_and_a_taken_directory_are_named() {
     let worker = Setup::local(&files).start().await;
     let mut same_port = worker.config.clone();
     same_port.worker.listen = worker.worker.address();
-    same_port.worker.page_store.directory = worker.folder.path().join("other");
+    same_port.worker.page_store.first.path = worker.folder.path().join("other");
     let error = Worker::start(&same_port).await.unwrap_err();
     assert!(matches!(error, WorkerError::Listen { .. }), "{error}");
     let error = Worker::start(&worker.config).await.unwrap_err();

@@ -63,6 +63,9 @@ pub(crate) struct Setup {
     pub(crate) port: u16,
     pub(crate) capacity: String,
     pub(crate) max_connections: u32,
+    /// Further lines below `worker:` and below `cluster:`.
+    pub(crate) worker_lines: String,
+    pub(crate) cluster_lines: String,
 }
 
 impl Setup {
@@ -86,21 +89,25 @@ impl Setup {
             port: 0,
             capacity: "64Mi".to_owned(),
             max_connections: 64,
+            worker_lines: String::new(),
+            cluster_lines: String::new(),
         }
     }
 
     pub(crate) fn config(&self, folder: &TempDir) -> Config {
         let yaml = format!(
-            "ufs:\n  {}\ncluster:\n  membership: {}\nclient:\n  page_size: 64Ki\n  \
+            "ufs:\n  {}\ncluster:\n  membership: {}\n{}client:\n  page_size: 64Ki\n  \
              virtual_nodes_per_worker: 100\nworker:\n  listen: 127.0.0.1:{}\n  \
              load_concurrency: 4\n  max_connections: {}\n  page_store:\n    directory: {}\n    \
-             capacity: {}\n",
+             capacity: {}\n{}",
             self.ufs,
             self.membership,
+            self.cluster_lines,
             self.port,
             self.max_connections,
             folder.path().join("store").display(),
             self.capacity,
+            self.worker_lines,
         );
         Config::from_yaml(&yaml).unwrap_or_else(|error| panic!("{error}\n{yaml}"))
     }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use alluxio_client::{Client, FileReader};
+use alluxio_client::{Client, FileReader, Followed};
 use alluxio_config::Config;
+use alluxio_wire::{LoadOptions, LoadState};
 use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Runtime;
@@ -14,6 +15,7 @@ use tokio::runtime::Runtime;
 use super::local::{STEP_BYTES, places};
 use super::{Taken, Watch};
 use crate::figure::median;
+use crate::scene::MANY;
 
 /// Bytes of a small read.
 const SMALL_BYTES: usize = 4096;
@@ -21,6 +23,8 @@ const SMALL_BYTES: usize = 4096;
 const PAGE_BYTES: u64 = 1 << 20;
 /// How long reads from memory are counted.
 const MEMORY_TIME: Duration = Duration::from_secs(2);
+/// How often a load is asked how far it is.
+const LOAD_POLL: Duration = Duration::from_secs(1);
 /// Files of a folder that are read at one time.
 const FILES_AT_ONCE: usize = 8;
 
@@ -163,5 +167,38 @@ pub(super) fn mixed(config: &Path, path: &str) -> Result<Taken> {
             bytes += reader.await??;
         }
         Ok(watch.stop(bytes, 1))
+    })
+}
+
+/// Loads a folder. Progress must never go back nor beyond the truth, and end at all of it.
+pub(super) fn load(config: &Path, path: &str) -> Result<Taken> {
+    let (runtime, client) = connect(config)?;
+    runtime.block_on(async {
+        let (_, folders, files, length) = MANY;
+        let all = u64::from(folders) * u64::from(files);
+        let uri = client.root().join(path)?;
+        let loads = client.loads();
+        let watch = Watch::start();
+        let submitted = loads.submit(&uri, &LoadOptions::default()).await?;
+        if !submitted.success {
+            bail!("the load was refused: {}", submitted.message);
+        }
+        let (mut done, mut went_back) = (0, false);
+        let end = loads
+            .follow(&uri, None, LOAD_POLL, |step| {
+                if let Followed::Progress(answer) = step
+                    && let Some(counts) = &answer.progress
+                {
+                    went_back |= counts.files_done < done || counts.files_done > counts.files_total;
+                    done = counts.files_done;
+                }
+            })
+            .await?;
+        let counts = end.progress.clone().unwrap_or_default();
+        let told = (counts.files_done, counts.files_total, counts.bytes_done);
+        if end.state != LoadState::Succeeded || told != (all, all, all * length) || went_back {
+            bail!("the load ended as {end:?}; its progress went back: {went_back}");
+        }
+        Ok(watch.stop(all * length, all))
     })
 }
