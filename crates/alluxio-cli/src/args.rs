@@ -399,6 +399,9 @@ pub(crate) struct MountArguments {
     /// User id of the process that parses remote data.
     #[arg(long, default_value_t = UNPRIVILEGED_ID)]
     pub daemon_uid: u32,
+    /// Folder, for root alone, where the next supervisor finds this mount should this one die.
+    #[arg(long, default_value = RUN_FOLDER, value_name = "DIRECTORY")]
+    pub run_folder: PathBuf,
     /// Which dataset.
     #[command(flatten)]
     pub dataset: DatasetArguments,
@@ -406,6 +409,9 @@ pub(crate) struct MountArguments {
 
 /// The user `nobody`, which owns no file: what a daemon without rights runs as.
 pub(crate) const UNPRIVILEGED_ID: u32 = 65534;
+
+/// Where supervisors find each other's mounts: it is empty after a reboot, as mounts are.
+const RUN_FOLDER: &str = "/run/alluxio-dataset/mounts";
 
 /// `worker`.
 #[derive(Args, Debug)]
@@ -464,6 +470,9 @@ pub(crate) struct CsiArguments {
     /// Socket of the mounter pod; without it daemons are started here, unprivileged.
     #[arg(long, value_name = "PATH")]
     pub mounter_socket: Option<PathBuf>,
+    /// Folder, for root alone, where this plugin finds its mounts again after a restart.
+    #[arg(long, default_value = RUN_FOLDER, value_name = "PATH")]
+    pub run_folder: PathBuf,
     /// Logs and metrics.
     #[command(flatten)]
     pub service: ServiceArguments,

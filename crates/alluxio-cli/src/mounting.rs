@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluxio_config::Config;
-use alluxio_fuse::{DaemonSpawner, LocalSpawner, Mount, MountError, MountOptions, MountRequest};
+use alluxio_fuse::{
+    DaemonSpawner, Found, LocalSpawner, Mount, MountError, MountOptions, MountRequest,
+    find_abandoned,
+};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
@@ -19,6 +22,9 @@ const DAEMON_COMMAND: &str = "mount-daemon";
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most that is read as metrics; a daemon writes some 20 KiB.
 const MAX_METRICS_BYTES: u64 = 4 * 1024 * 1024;
+/// What a daemon may have in private memory beside twice its cache: stacks, buffers and what the
+/// allocator sets aside without using it. A daemon in order stays far below; the limit is for a bug.
+const DATA_LIMIT_BASE_BYTES: u64 = 4 << 30;
 /// The ending of a daemon's metrics socket.
 pub(crate) const METRICS_ENDING: &str = ".metrics";
 
@@ -34,19 +40,68 @@ pub(crate) struct Owner {
 /// A running mount of this process; dropping it unmounts.
 pub(crate) struct Mounted {
     mount: Arc<Mount>,
-    metrics_socket: PathBuf,
-    /// Holds the socket: a folder that only the daemon's user can write.
-    _sockets: tempfile::TempDir,
+    metrics_socket: Option<PathBuf>,
+    /// Holds the socket: a folder that only the daemon's user can write. A mount that was taken over
+    /// has it from its first supervisor.
+    _sockets: Option<tempfile::TempDir>,
+}
+
+/// What a mount needs beside what it shows.
+pub(crate) struct Surroundings<'a> {
+    /// Who its daemon runs as.
+    pub owner: Owner,
+    /// Gets the folder of the metrics socket.
+    pub sockets: &'a Path,
+    /// Where the next supervisor would find the mount.
+    pub run_folder: Option<PathBuf>,
 }
 
 /// The program that a daemon is: this one, so that both sides always have one version.
 pub(crate) fn local_spawner(owner: Owner) -> Result<LocalSpawner> {
     Ok(LocalSpawner {
-        program: std::env::current_exe().context("cannot find this program's own file")?,
+        program: own_program()?,
         args: vec![DAEMON_COMMAND.to_owned()],
         uid: owner.uid,
         gid: owner.gid,
+        writable: Vec::new(),
+        data_limit_bytes: None,
     })
+}
+
+/// The same for one dataset, whose configuration says what its daemon may write and needs in memory.
+fn spawner_for(config: &Config, owner: Owner, sockets: &Path) -> Result<LocalSpawner> {
+    let log = config.logging.path.as_deref().and_then(Path::parent);
+    let cache = config.client.disk_cache.as_ref().map(|c| c.path.as_path());
+    let folders = [Some(sockets), log, cache].into_iter().flatten();
+    let writable = folders.filter(|folder| folder.is_dir());
+    Ok(LocalSpawner {
+        writable: writable.map(Path::to_owned).collect(),
+        data_limit_bytes: Some(
+            DATA_LIMIT_BASE_BYTES.saturating_add(config.client.memory_limit_bytes * 2),
+        ),
+        ..local_spawner(owner)?
+    })
+}
+
+/// This program's file as it is now: after an upgrade in place, Linux names the old one "deleted".
+fn own_program() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let name = program.to_string_lossy();
+    Ok(match name.strip_suffix(" (deleted)") {
+        Some(replaced) if Path::new(replaced).exists() => replaced.into(),
+        _ => program,
+    })
+}
+
+/// Mounts that a supervisor left behind, found by their daemons.
+pub(crate) async fn abandoned(run_folder: PathBuf) -> Result<Vec<Found>> {
+    let found = tokio::task::spawn_blocking(move || find_abandoned(&run_folder)).await?;
+    found.context("cannot look for mounts that lost their supervisor")
+}
+
+/// Replaces a mount's daemon by one of the program as it is now.
+pub(crate) async fn upgrade(mount: Arc<Mount>) -> Result<Duration, MountError> {
+    blocking(move || mount.upgrade()).await
 }
 
 /// How a dataset's files look by default.
@@ -98,6 +153,14 @@ pub(crate) async fn start(
     blocking(move || Mount::start(request, spawner)).await
 }
 
+/// Goes on with a mount that was found.
+pub(crate) async fn adopt(
+    found: Found,
+    spawner: Arc<dyn DaemonSpawner>,
+) -> Result<Mount, MountError> {
+    blocking(move || Mount::adopt(found, spawner)).await
+}
+
 /// Ends a mount on a blocking thread.
 pub(crate) async fn unmount(mount: Arc<Mount>) -> Result<(), MountError> {
     blocking(move || mount.unmount()).await
@@ -131,34 +194,58 @@ pub(crate) async fn metrics(socket: &Path) -> std::io::Result<String> {
 }
 
 impl Mounted {
-    /// Mounts and returns when reads are served; `sockets` gets the metrics socket's folder.
+    /// Mounts and returns when reads are served.
     pub(crate) async fn start(
         config: &Config,
         mountpoint: &Path,
         mut options: MountOptions,
-        owner: Owner,
-        sockets: &Path,
+        surroundings: Surroundings<'_>,
     ) -> Result<Self> {
+        let owner = surroundings.owner;
         let sockets = tempfile::Builder::new()
             .prefix("sockets-")
-            .tempdir_in(sockets)?;
+            .tempdir_in(surroundings.sockets)?;
         chown(sockets.path(), Some(owner.uid), Some(owner.gid))
             .context("cannot give the daemon its folder")?;
         let metrics_socket = sockets
             .path()
             .join(metrics_name("local", "mount", mountpoint));
         options.metrics_socket = Some(metrics_socket.clone());
+        let spawner = spawner_for(config, owner, sockets.path())?;
         let request = MountRequest {
             mountpoint: mountpoint.to_owned(),
             config_yaml: config.to_yaml_with_secrets(),
             options,
+            run_folder: surroundings.run_folder,
         };
-        let mount = start(request, Arc::new(local_spawner(owner)?)).await?;
+        let mount = start(request, Arc::new(spawner)).await?;
         Ok(Self {
             mount: Arc::new(mount),
-            metrics_socket,
-            _sockets: sockets,
+            metrics_socket: Some(metrics_socket),
+            _sockets: Some(sockets),
         })
+    }
+
+    /// Goes on with a mount that was found, whose daemon serves what `config` says.
+    pub(crate) async fn adopt(config: &Config, found: Found, owner: Owner) -> Result<Self> {
+        let is_of_this_version = found.daemon_version() == env!("CARGO_PKG_VERSION");
+        let sockets = found.metrics_socket().and_then(Path::parent);
+        let spawner = spawner_for(config, owner, sockets.unwrap_or(Path::new("/nonexistent")))?;
+        let mount = adopt(found, Arc::new(spawner)).await?;
+        let adopted = Self {
+            metrics_socket: mount.options().metrics_socket.clone(),
+            mount: Arc::new(mount),
+            _sockets: None,
+        };
+        if !is_of_this_version {
+            adopted.upgrade().await?;
+        }
+        Ok(adopted)
+    }
+
+    /// Replaces the daemon by one of this program's present file.
+    pub(crate) async fn upgrade(&self) -> Result<Duration> {
+        Ok(upgrade(Arc::clone(&self.mount)).await?)
     }
 
     /// Where the files are.
@@ -168,7 +255,8 @@ impl Mounted {
 
     /// The daemon's metrics as they stand.
     pub(crate) async fn metrics(&self) -> Result<String> {
-        let socket = &self.metrics_socket;
+        let socket = self.metrics_socket.as_deref();
+        let socket = socket.context("this mount has no metrics socket")?;
         let told = metrics(socket).await;
         told.with_context(|| format!("no metrics from {}", socket.display()))
     }

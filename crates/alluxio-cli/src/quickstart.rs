@@ -272,7 +272,13 @@ impl Stage {
             gid: UNPRIVILEGED_ID,
         };
         let options = mounting::options(NAME);
-        Mounted::start(&config, &mountpoint, options, owner, self.state.path()).await
+        let surroundings = mounting::Surroundings {
+            owner,
+            sockets: self.state.path(),
+            // A demonstration ends with its process.
+            run_folder: None,
+        };
+        Mounted::start(&config, &mountpoint, options, surroundings).await
     }
 
     /// Reads everything through the mount once.

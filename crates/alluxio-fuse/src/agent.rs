@@ -272,6 +272,8 @@ mod tests {
             args: vec!["-c".to_owned(), script.to_owned()],
             uid: 65534,
             gid: 65534,
+            writable: Vec::new(),
+            data_limit_bytes: None,
         };
         std::thread::spawn(move || serve(&listener, &spawner));
         (folder, AgentSpawner { socket })

@@ -2,14 +2,19 @@
 //!
 //! It is started with one descriptor, number 3, over which it gets all the rest: the connection to
 //! the kernel, what its predecessors left, and the configuration. It reports once, ready or failed,
-//! and then serves until the mount is gone, whatever becomes of its supervisor. A bug must end it at
-//! once, for then a successor answers what it held; so a panic in any thread aborts the process.
+//! and then serves until the mount is gone, whatever becomes of its supervisor: it waits for the next
+//! one and hands everything back to it (see `keeper.rs`). A bug must end it at once, for then a
+//! successor answers what it held; so a panic in any thread aborts the process.
+//!
+//! A daemon that is to replace a living one gets ready beside it, says so, and goes on when the other
+//! has ended: it is the time between those two that readers wait.
 
 use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -19,11 +24,13 @@ use alluxio_config::{Config, ConfigError};
 
 use crate::client_tree::ClientTree;
 use crate::fs::FileSystem;
-use crate::handover::{Handover, HandoverFds, Report};
+use crate::handover::{Handover, HandoverFds, Order, Report};
 use crate::inodes::Inodes;
 use crate::journal::Journal;
+use crate::keeper::Keeper;
 use crate::metrics::{self, Metrics};
-use crate::session::Session;
+use crate::sandbox;
+use crate::session::{Readers, Session};
 use crate::sys;
 use crate::tree::{Tree, TreeError};
 
@@ -47,6 +54,9 @@ pub enum DaemonError {
     /// What predecessors left cannot be used.
     #[error("cannot take over the mount: {0}")]
     TakeOver(#[source] io::Error),
+    /// The process could not be confined.
+    #[error("cannot give up what a daemon must not do: {0}")]
+    Sandbox(#[source] io::Error),
     /// The tree below the mount could not be reached.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -109,6 +119,8 @@ impl Daemon {
         F: Future<Output = Result<T, TreeError>> + Send,
     {
         abort_on_panic();
+        // Threads that are started later inherit it.
+        sandbox::confine().map_err(DaemonError::Sandbox)?;
         // A thread of its own has no runtime around it, whatever the caller has.
         let served = thread::scope(|scope| scope.spawn(|| self.serve_here(connect)).join());
         served.unwrap_or_else(|_| Err(DaemonError::Session(io::Error::other("panic"))))
@@ -121,10 +133,9 @@ impl Daemon {
         F: Future<Output = Result<T, TreeError>>,
     {
         let control = self.control.try_clone().map_err(DaemonError::Handover)?;
-        let served = self.prepare(connect).and_then(|prepared| {
-            // A supervisor that died meanwhile does not matter.
-            let _unheard = Report::Ready.send(control.as_fd());
-            prepared.run()
+        let served = self.prepare(connect).and_then(|prepared| match prepared {
+            Some(prepared) => prepared.run(control.as_fd()),
+            None => Ok(()),
         });
         if let Err(error) = &served {
             tracing::error!(%error, "the daemon ends");
@@ -133,21 +144,15 @@ impl Daemon {
         served
     }
 
-    /// All that must succeed before the daemon is ready.
-    fn prepare<T, C, F>(self, connect: C) -> Result<Prepared<T>, DaemonError>
+    /// All that must succeed before the daemon is ready; none when it is not needed any more.
+    fn prepare<T, C, F>(self, connect: C) -> Result<Option<Prepared<T>>, DaemonError>
     where
         T: Tree,
         C: FnOnce(String) -> F,
         F: Future<Output = Result<T, TreeError>>,
     {
-        let Handover {
-            generation,
-            slots,
-            options,
-            ..
-        } = self.handover;
-        let (journal, left) =
-            Journal::open(self.fds.journal.as_fd(), slots).map_err(DaemonError::TakeOver)?;
+        let generation = self.handover.generation;
+        let kept = self.fds.try_clone().map_err(DaemonError::TakeOver)?;
         let inodes = Inodes::load(self.fds.inode_log).map_err(DaemonError::TakeOver)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("serve")
@@ -155,28 +160,58 @@ impl Daemon {
             .build()
             .map_err(DaemonError::TakeOver)?;
         let tree = runtime.block_on(reach(connect(self.config_yaml), generation))?;
-        tracing::info!(generation, left_requests = left.len(), "serving");
-        let metrics_socket = options.metrics_socket.clone();
+        if self.handover.standby && !wait_for_turn(self.control.as_fd())? {
+            return Ok(None);
+        }
+        inodes.take_over().map_err(DaemonError::TakeOver)?;
+        let (journal, left) = Journal::open(self.fds.journal.as_fd(), self.handover.slots)
+            .map_err(DaemonError::TakeOver)?;
+        tracing::info!(
+            generation,
+            left_requests = left.len(),
+            is_root_read_only = sandbox::is_root_read_only(),
+            "serving"
+        );
         let session = Arc::new(Session {
             device: File::from(self.fds.device),
             journal,
-            fs: FileSystem::new(tree, inodes, options),
+            fs: FileSystem::new(tree, inodes, self.handover.options.clone()),
             metrics: Metrics::new(generation)?,
             runtime: runtime.handle().clone(),
+            readers: Readers::default(),
         });
-        if let Some(socket) = metrics_socket {
-            let counted = Arc::clone(&session);
-            let text = move || metrics_text(&counted);
-            // A mount without metrics is better than none.
-            if let Err(error) = metrics::serve(&socket, text) {
-                tracing::warn!(socket = %socket.display(), %error, "no metrics of this mount");
-            }
-        }
-        Ok(Prepared {
+        offer_metrics(self.handover.options.metrics_socket.as_deref(), &session);
+        let keeper = Keeper {
+            control: self.control,
+            handover: self.handover,
+            fds: kept,
+        };
+        Ok(Some(Prepared {
             session,
             left,
             runtime,
-        })
+            keeper,
+        }))
+    }
+}
+
+/// Tells the supervisor that all is ready, and waits until the predecessor has ended; false when the
+/// supervisor has gone, for then the predecessor serves on.
+fn wait_for_turn(control: BorrowedFd<'_>) -> Result<bool, DaemonError> {
+    Report::Standby
+        .send(control)
+        .map_err(DaemonError::Handover)?;
+    let order = Order::receive(control).map_err(DaemonError::Handover)?;
+    Ok(order == Some(Order::Serve))
+}
+
+/// Offers metrics. A mount without them is better than none.
+fn offer_metrics<T: Tree>(socket: Option<&Path>, session: &Arc<Session<T>>) {
+    let Some(socket) = socket else { return };
+    let counted = Arc::clone(session);
+    let text = move || metrics_text(&counted);
+    if let Err(error) = metrics::serve(socket, text) {
+        tracing::warn!(socket = %socket.display(), %error, "no metrics of this mount");
     }
 }
 
@@ -185,10 +220,19 @@ struct Prepared<T: Tree> {
     session: Arc<Session<T>>,
     left: Vec<crate::journal::Slot>,
     runtime: tokio::runtime::Runtime,
+    keeper: Keeper,
 }
 
 impl<T: Tree> Prepared<T> {
-    fn run(self) -> Result<(), DaemonError> {
+    fn run(self, control: BorrowedFd<'_>) -> Result<(), DaemonError> {
+        // A supervisor that died meanwhile does not matter.
+        let _unheard = Report::Ready.send(control);
+        let drained = Arc::clone(&self.session);
+        let keep = move || self.keeper.run(|| drained.drain());
+        thread::Builder::new()
+            .name("keeper".to_owned())
+            .spawn(keep)
+            .map_err(DaemonError::TakeOver)?;
         let ended = self.session.run(self.left).map_err(DaemonError::Session);
         // Nobody waits for what is still under way.
         self.runtime.shutdown_background();
@@ -241,6 +285,7 @@ fn read_config(config: &OwnedFd) -> io::Result<String> {
 }
 
 fn metrics_text<T: Tree>(session: &Session<T>) -> String {
+    session.metrics.set_inflight(session.journal.in_flight());
     let mut families = session.metrics.gather();
     families.extend(session.fs.tree().metric_families());
     metrics::encode(&families)

@@ -1,10 +1,12 @@
 //! What a supervisor hands to a daemon, and what it hears back.
 //!
-//! One message over a socket that keeps message boundaries: JSON, with four descriptors attached.
-//! The daemon answers with one message, when it is ready to serve or cannot.
+//! One message over a socket that keeps message boundaries: JSON, with descriptors attached. The
+//! daemon answers with one message, when it is ready to serve or cannot. When its supervisor is gone,
+//! the daemon hands the same message to the next one.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +18,10 @@ pub const CONTROL_FD: i32 = 3;
 
 /// Raised when the layout of the message, the journal or the inode log changes: a daemon refuses a
 /// connection that it would misread.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
+
+/// The version of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Longest message: options of a few hundred bytes, or an error of [`MAX_REASON_BYTES`].
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
@@ -34,6 +39,14 @@ pub(crate) struct Handover {
     pub(crate) slots: u32,
     /// How the files should look.
     pub(crate) options: MountOptions,
+    /// Where the mount is: for a supervisor that finds it.
+    pub(crate) mountpoint: PathBuf,
+    /// The device number of the mount, `major:minor`, by which it is told from a later one there.
+    pub(crate) device_number: String,
+    /// The version of the daemon's program, as it says itself when it hands back.
+    pub(crate) version: String,
+    /// Whether the daemon should get ready and then wait for [`Order::Serve`]: another one serves.
+    pub(crate) standby: bool,
 }
 
 /// The state of a connection to the kernel, as descriptors.
@@ -47,12 +60,41 @@ pub(crate) struct HandoverFds {
     pub(crate) inode_log: OwnedFd,
     /// The client's configuration, secrets included.
     pub(crate) config: OwnedFd,
+    /// Where the daemon meets its next supervisor; none where a mount ends with its supervisor.
+    pub(crate) listener: Option<OwnedFd>,
+}
+
+/// What a supervisor gets from the daemon of a predecessor.
+#[derive(Debug)]
+pub(crate) struct HandBack {
+    /// The state as data.
+    pub(crate) handover: Handover,
+    /// The state as descriptors.
+    pub(crate) fds: HandoverFds,
+    /// The daemon's process, where the kernel could say.
+    pub(crate) sender: Option<u32>,
+    /// The daemon's process by its own word.
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// What a supervisor says to its daemon after the hand-over.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Order {
+    /// A standby begins to serve: its predecessor has ended.
+    Serve,
+    /// Take no more requests, answer those in hand, end: a successor waits.
+    Drain,
+    /// End at once.
+    End,
 }
 
 /// What a daemon says to its supervisor.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Report {
+    /// The client is connected, and the daemon waits for [`Order::Serve`].
+    Standby,
     /// The client is connected and requests are being served.
     Ready,
     /// The daemon ends.
@@ -63,46 +105,140 @@ pub(crate) enum Report {
 }
 
 impl Handover {
-    /// A hand-over of the present layout.
-    pub(crate) fn new(generation: u32, slots: u32, options: MountOptions) -> Self {
+    /// A hand-over of the present layout, for the first daemon of a mount.
+    pub(crate) fn new(
+        slots: u32,
+        options: MountOptions,
+        mountpoint: PathBuf,
+        device_number: String,
+    ) -> Self {
         Self {
             layout: LAYOUT,
-            generation,
+            generation: 0,
             slots,
             options,
+            mountpoint,
+            device_number,
+            version: VERSION.to_owned(),
+            standby: false,
         }
     }
 
     /// Sends the hand-over to a daemon.
     pub(crate) fn send(&self, control: BorrowedFd<'_>, fds: &HandoverFds) -> io::Result<()> {
-        let fds = [&fds.device, &fds.journal, &fds.inode_log, &fds.config].map(AsFd::as_fd);
-        sys::send_message(control, &serde_json::to_vec(self)?, &fds)
+        sys::send_message(control, &serde_json::to_vec(self)?, &fds.borrow())
+    }
+
+    /// Hands everything back to a supervisor, with the descriptor of this process.
+    pub(crate) fn send_back(
+        &self,
+        control: BorrowedFd<'_>,
+        fds: &HandoverFds,
+        pidfd: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut fds = fds.borrow();
+        fds.push(pidfd);
+        let told = Self {
+            version: VERSION.to_owned(),
+            standby: false,
+            ..self.clone()
+        };
+        sys::send_message(control, &serde_json::to_vec(&told)?, &fds)
     }
 
     /// Receives a hand-over.
     pub(crate) fn receive(control: BorrowedFd<'_>) -> io::Result<(Self, HandoverFds)> {
+        let (handover, fds, _) = Self::receive_any(control)?;
+        Ok((handover, HandoverFds::from_received(fds)?))
+    }
+
+    /// Receives what a daemon hands back; none when nobody answered.
+    pub(crate) fn receive_back(control: BorrowedFd<'_>) -> io::Result<HandBack> {
+        let (handover, mut fds, sender) = Self::receive_any(control)?;
+        let pidfd = fds.pop();
+        let pidfd = pidfd.ok_or_else(|| io::Error::other("no descriptor came back"))?;
+        Ok(HandBack {
+            handover,
+            fds: HandoverFds::from_received(fds)?,
+            sender,
+            pidfd,
+        })
+    }
+
+    fn receive_any(control: BorrowedFd<'_>) -> io::Result<(Self, Vec<OwnedFd>, Option<u32>)> {
         let mut buffer = vec![0; MAX_MESSAGE_BYTES];
-        let (length, fds) = sys::receive_message(control, &mut buffer)?;
-        if length == 0 {
+        let received = sys::receive_message_of(control, &mut buffer)?;
+        if received.length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let handover: Self = serde_json::from_slice(&buffer[..length])?;
-        if handover.layout != LAYOUT {
+        // Looked at first: another layout may not even be read as this one.
+        let Layout { layout } = serde_json::from_slice(&buffer[..received.length])?;
+        if layout != LAYOUT {
             return Err(io::Error::other(format!(
-                "supervisor hands over layout {}, this daemon knows {LAYOUT}; run both from one image",
-                handover.layout
+                "the mount is handed over in layout {layout}, this program knows {LAYOUT}; run \
+                 supervisor and daemon from one image"
             )));
         }
-        let [device, journal, inode_log, config] = fds
-            .try_into()
-            .map_err(|_| io::Error::other("a hand-over has four descriptors"))?;
-        let fds = HandoverFds {
-            device,
-            journal,
-            inode_log,
-            config,
+        let handover = serde_json::from_slice(&buffer[..received.length])?;
+        Ok((handover, received.fds, received.sender))
+    }
+}
+
+/// The part of a hand-over that every version has.
+#[derive(Deserialize)]
+struct Layout {
+    layout: u32,
+}
+
+impl HandoverFds {
+    fn borrow(&self) -> Vec<BorrowedFd<'_>> {
+        let always = [&self.device, &self.journal, &self.inode_log, &self.config];
+        let all = always.into_iter().chain(&self.listener);
+        all.map(AsFd::as_fd).collect()
+    }
+
+    fn from_received(fds: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut fds = fds.into_iter();
+        let mut next = || {
+            fds.next()
+                .ok_or_else(|| io::Error::other("a hand-over has at least four descriptors"))
         };
-        Ok((handover, fds))
+        Ok(Self {
+            device: next()?,
+            journal: next()?,
+            inode_log: next()?,
+            config: next()?,
+            listener: fds.next(),
+        })
+    }
+
+    /// Further descriptors of the same things.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            device: self.device.try_clone()?,
+            journal: self.journal.try_clone()?,
+            inode_log: self.inode_log.try_clone()?,
+            config: self.config.try_clone()?,
+            listener: self.listener.as_ref().map(OwnedFd::try_clone).transpose()?,
+        })
+    }
+}
+
+impl Order {
+    /// Sends the order to a daemon.
+    pub(crate) fn send(&self, control: BorrowedFd<'_>) -> io::Result<()> {
+        sys::send_message(control, &serde_json::to_vec(self)?, &[])
+    }
+
+    /// Waits for an order; none when the supervisor is gone.
+    pub(crate) fn receive(control: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+        let mut buffer = vec![0; MAX_MESSAGE_BYTES];
+        match sys::receive_message(control, &mut buffer) {
+            Ok((0, _)) => Ok(None),
+            Ok((length, _)) => Ok(Some(serde_json::from_slice(&buffer[..length])?)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -159,27 +295,57 @@ mod tests {
     #[test]
     fn descriptors_arrive_in_their_places() {
         let (ours, theirs) = sys::seqpacket_pair().unwrap();
-        let sent = Handover::new(3, 64, MountOptions::default());
+        let sent = handover();
+        for listener in [None, Some("listener")] {
+            let fds = HandoverFds {
+                device: memory("device"),
+                journal: memory("journal"),
+                inode_log: memory("inodes"),
+                config: memory("config"),
+                listener: listener.map(memory),
+            };
+            sent.send(ours.as_fd(), &fds).unwrap();
+            let (received, fds) = Handover::receive(theirs.as_fd()).unwrap();
+            assert_eq!(received, sent);
+            assert_eq!(fds.listener.map(content).as_deref(), listener);
+            let contents = [fds.device, fds.journal, fds.inode_log, fds.config].map(content);
+            assert_eq!(contents, ["device", "journal", "inodes", "config"]);
+        }
+    }
+
+    #[test]
+    fn what_is_handed_back_is_what_was_handed_over_and_who_does_it() {
+        let (ours, theirs) = sys::seqpacket_pair().unwrap();
+        let mut sent = handover();
+        sent.standby = true;
         let fds = HandoverFds {
             device: memory("device"),
             journal: memory("journal"),
             inode_log: memory("inodes"),
             config: memory("config"),
+            listener: Some(memory("listener")),
         };
-        sent.send(ours.as_fd(), &fds).unwrap();
-        let (received, fds) = Handover::receive(theirs.as_fd()).unwrap();
-        assert_eq!(received, sent);
-        let contents = [fds.device, fds.journal, fds.inode_log, fds.config].map(content);
-        assert_eq!(contents, ["device", "journal", "inodes", "config"]);
+        let process = memory("process");
+        sent.send_back(theirs.as_fd(), &fds, process.as_fd())
+            .unwrap();
+        let back = Handover::receive_back(ours.as_fd()).unwrap();
+        assert_eq!(back.handover, handover());
+        assert_eq!(content(back.pidfd), "process");
+        assert_eq!(content(back.fds.listener.unwrap()), "listener");
+    }
+
+    fn handover() -> Handover {
+        let (options, at) = (MountOptions::default(), PathBuf::from("/mnt"));
+        Handover::new(64, options, at, "0:35".to_owned())
     }
 
     #[test]
     fn a_message_that_is_no_hand_over_is_refused() {
         let (ours, theirs) = sys::seqpacket_pair().unwrap();
-        let mut other = Handover::new(0, 64, MountOptions::default());
+        let mut other = handover();
         other.layout = 99;
         let other = serde_json::to_vec(&other).unwrap();
-        let current = serde_json::to_vec(&Handover::new(0, 64, MountOptions::default())).unwrap();
+        let current = serde_json::to_vec(&handover()).unwrap();
         for message in [&b"{}"[..], &other[..], &current[..]] {
             sys::send_message(ours.as_fd(), message, &[]).unwrap();
             assert!(Handover::receive(theirs.as_fd()).is_err());

@@ -28,9 +28,6 @@ use crate::sys;
 /// name's length (2).
 const RECORD_HEADER_BYTES: usize = 18;
 
-/// The number of the first record; 1 is the root, which needs none.
-const FIRST_LOGGED_INODE: u64 = ROOT_INODE + 1;
-
 /// 64 bits that stand for a version of a file; the same in every daemon. A directory has none: it
 /// stays the same inode whatever is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -85,21 +82,8 @@ pub(crate) fn create_log() -> io::Result<OwnedFd> {
 }
 
 impl Inodes {
-    /// Loads the log of all predecessors, and goes on writing it.
+    /// Loads what all predecessors have written so far; one of them may still be writing.
     pub(crate) fn load(log: OwnedFd) -> io::Result<Self> {
-        let log = File::from(log);
-        let held_bytes = usize::try_from(log.metadata()?.len())
-            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let mut bytes = vec![0; held_bytes];
-        log.read_exact_at(&mut bytes, 0)?;
-        let (records, whole_bytes) = parse(&bytes);
-        if whole_bytes < bytes.len() {
-            tracing::info!(
-                torn_bytes = bytes.len() - whole_bytes,
-                "cut the last, unfinished record off the inode log"
-            );
-            log.set_len(whole_bytes as u64)?;
-        }
         let mut table = Table {
             nodes: vec![Node {
                 parent: ROOT_INODE,
@@ -107,19 +91,26 @@ impl Inodes {
                 version: Fingerprint::DIRECTORY,
             }],
             children: HashMap::new(),
-            log,
-            log_bytes: whole_bytes as u64,
+            log: File::from(log),
+            log_bytes: 0,
         };
-        for Record {
-            parent,
-            version,
-            name,
-        } in records
-        {
-            table.add(parent, (name.into(), version));
-        }
+        table.read_on()?;
         let table = RwLock::new(table);
         Ok(Self { table })
+    }
+
+    /// Loads the rest, once no predecessor writes any more, and goes on writing the log.
+    pub(crate) fn take_over(&self) -> io::Result<()> {
+        let mut table = self.table.write();
+        let torn_bytes = table.read_on()?;
+        if torn_bytes > 0 {
+            tracing::info!(
+                torn_bytes,
+                "cut the last, unfinished record off the inode log"
+            );
+            table.log.set_len(table.log_bytes)?;
+        }
+        Ok(())
     }
 
     /// The number of an entry of a directory in one version, a new one where it has none yet.
@@ -174,6 +165,26 @@ impl Inodes {
 }
 
 impl Table {
+    /// Takes in the whole records that were written since; how many bytes are behind them.
+    fn read_on(&mut self) -> io::Result<usize> {
+        let new_bytes = self.log.metadata()?.len().saturating_sub(self.log_bytes);
+        let new_bytes =
+            usize::try_from(new_bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mut bytes = vec![0; new_bytes];
+        self.log.read_exact_at(&mut bytes, self.log_bytes)?;
+        let (records, whole_bytes) = parse(&bytes, self.nodes.len());
+        for Record {
+            parent,
+            version,
+            name,
+        } in records
+        {
+            self.add(parent, (name.into(), version));
+        }
+        self.log_bytes += whole_bytes as u64;
+        Ok(bytes.len() - whole_bytes)
+    }
+
     fn node(&self, number: u64) -> Option<&Node> {
         let index = usize::try_from(number.checked_sub(ROOT_INODE)?).ok()?;
         self.nodes.get(index)
@@ -247,13 +258,14 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The records of a log, and how many bytes of it are whole records.
-fn parse(bytes: &[u8]) -> (Vec<Record<'_>>, usize) {
+/// The records of a piece of a log behind `known` inodes, and how many bytes are whole records.
+fn parse(bytes: &[u8], known: usize) -> (Vec<Record<'_>>, usize) {
     let mut records = Vec::new();
     let mut rest = bytes;
     while let Some((record, after)) = Record::parse(rest) {
         // A parent was told before its child, so its record comes first.
-        if !(ROOT_INODE..FIRST_LOGGED_INODE + records.len() as u64).contains(&record.parent) {
+        let next = ROOT_INODE + (known + records.len()) as u64;
+        if !(ROOT_INODE..next).contains(&record.parent) {
             break;
         }
         records.push(record);
@@ -281,7 +293,9 @@ mod tests {
     }
 
     fn reload(log: &File) -> Inodes {
-        Inodes::load(log.try_clone().unwrap().into()).unwrap()
+        let inodes = Inodes::load(log.try_clone().unwrap().into()).unwrap();
+        inodes.take_over().unwrap();
+        inodes
     }
 
     fn version(hash: &str) -> Fingerprint {
@@ -364,6 +378,19 @@ mod tests {
     }
 
     #[test]
+    fn a_standby_catches_up_with_its_predecessor() {
+        let (inodes, log) = empty();
+        let train = inodes.intern(ROOT_INODE, "train", FOLDER).unwrap();
+        let standby = Inodes::load(log.try_clone().unwrap().into()).unwrap();
+        let image = inodes.intern(train, "1.jpg", version("a")).unwrap();
+        assert_eq!(standby.path(image), None);
+        standby.take_over().unwrap();
+        assert_eq!(standby.path(image).unwrap(), "train/1.jpg");
+        assert_eq!(standby.intern(train, "2.jpg", version("a")).unwrap(), 4);
+        assert_eq!(reload(&log).path(4).unwrap(), "train/2.jpg");
+    }
+
+    #[test]
     fn unknown_numbers_have_no_path_and_no_children() {
         let (inodes, _log) = empty();
         assert_eq!(inodes.path(0), None);
@@ -376,7 +403,7 @@ mod tests {
         fn any_log_loads_up_to_its_whole_records(
             bytes in proptest::collection::vec(any::<u8>(), 0..300)
         ) {
-            let (records, whole) = parse(&bytes);
+            let (records, whole) = parse(&bytes, 1);
             let again: Vec<u8> = records
                 .iter()
                 .flat_map(|record| record.to_bytes().unwrap())

@@ -28,6 +28,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -122,6 +123,24 @@ impl Journal {
         }
     }
 
+    /// Waits until nothing is under way; false when the time is over first.
+    pub(crate) fn wait_idle(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut free = self.free.lock();
+        while free.len() < self.slots as usize {
+            if self.freed.wait_until(&mut free, deadline).timed_out() {
+                return free.len() == self.slots as usize;
+            }
+        }
+        true
+    }
+
+    /// How many requests were taken and not yet answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        let indexes = 0..self.slots;
+        indexes.filter(|index| self.length(*index) != 0).count()
+    }
+
     fn slot(&self, index: u32) -> NonNull<u8> {
         debug_assert!(index < self.slots, "slot {index} of {}", self.slots);
         // SAFETY: an index is below `slots`, so the slot lies inside of the mapping.
@@ -201,6 +220,11 @@ impl Slot {
         journal.freed.notify_one();
     }
 
+    /// Gives back a slot into which nothing was received.
+    pub(crate) fn unused(self) {
+        self.answered();
+    }
+
     fn buffer(&mut self) -> &mut [u8] {
         // SAFETY: the slot lies inside of the mapping, this `Slot` is the only one with its index,
         // and the supervisor, which maps nothing, never looks inside.
@@ -277,8 +301,8 @@ mod tests {
         receive(&mut dropped, &request(2));
         drop((dropped, journal));
 
-        let (_journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
-        assert_eq!(left.len(), 1);
+        let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        assert_eq!((left.len(), journal.in_flight()), (1, 1));
         assert_eq!(&left[0].request()[..48], request(2));
     }
 
@@ -312,6 +336,21 @@ mod tests {
         });
         first.answered();
         assert_eq!(waiter.join().unwrap(), index);
+    }
+
+    #[test]
+    fn a_journal_is_idle_once_all_slots_are_back() {
+        let memory = create().unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), 2).unwrap();
+        let (first, second) = (journal.take(), journal.take());
+        second.unused();
+        assert!(!journal.wait_idle(Duration::ZERO));
+        let waiter = std::thread::spawn({
+            let journal = Arc::clone(&journal);
+            move || journal.wait_idle(Duration::from_mins(1))
+        });
+        first.answered();
+        assert!(waiter.join().unwrap());
     }
 
     #[test]

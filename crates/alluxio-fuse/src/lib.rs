@@ -10,7 +10,8 @@
 //!
 //! The two meet in [`handover`](CONTROL_FD): one message, four descriptors. A daemon may die at any
 //! instruction: requests that it held lie in the journal, inode numbers that it gave lie in the log,
-//! and its successor goes on with both, so that readers see a pause and never an error. In
+//! and its successor goes on with both, so that readers see a pause and never an error. A supervisor
+//! may die as well: the daemon hands everything back to the next one. In
 //! Kubernetes the two live in different pods, with an [`agent`] between them.
 //!
 //! One read: `session` takes the request off the kernel and `protocol` decodes it; `fs::read` finds
@@ -24,9 +25,12 @@ mod handles;
 mod handover;
 mod inodes;
 mod journal;
+mod keeper;
 mod metrics;
 mod options;
 mod protocol;
+mod rendezvous;
+mod sandbox;
 mod session;
 mod spawner;
 mod supervisor;
@@ -42,5 +46,7 @@ pub use client_tree::ClientTree;
 pub use handover::CONTROL_FD;
 pub use options::{MountOptions, MountRequest};
 pub use spawner::{DaemonProcess, DaemonSpawner, LocalSpawner};
-pub use supervisor::{Mount, MountError, unmount_abandoned};
+pub use supervisor::{
+    Found, Mount, MountError, find_abandoned, find_abandoned_at, unmount_abandoned,
+};
 pub use tree::{Placement, Tree, TreeError, TreeFile};

@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     /// By operation, resolved once: a request must not pay for a look-up of labels.
     operations: Vec<(IntCounter, Histogram)>,
+    inflight: IntGauge,
 }
 
 impl Metrics {
@@ -54,6 +55,10 @@ impl Metrics {
             "How often the mount's daemon died and was replaced.",
         )?;
         daemon_restarts.set(restarts.into());
+        let inflight = IntGauge::new(
+            "alluxio_fuse_inflight_requests",
+            "Requests of the kernel that this mount has taken and not yet answered.",
+        )?;
         let operations = OperationKind::NAMES
             .iter()
             .map(|op| {
@@ -64,10 +69,11 @@ impl Metrics {
             })
             .collect();
         let registry = Registry::new();
-        let collectors: [Box<dyn Collector>; 3] = [
+        let collectors: [Box<dyn Collector>; 4] = [
             Box::new(requests),
             Box::new(latency),
             Box::new(daemon_restarts),
+            Box::new(inflight.clone()),
         ];
         for collector in collectors {
             registry.register(collector)?;
@@ -75,6 +81,7 @@ impl Metrics {
         Ok(Self {
             registry,
             operations,
+            inflight,
         })
     }
 
@@ -84,6 +91,12 @@ impl Metrics {
             requests.inc();
             latency.observe(begun.elapsed().as_secs_f64() * 1000.0);
         }
+    }
+
+    /// Notes how many requests are under way, when somebody asks.
+    pub(crate) fn set_inflight(&self, requests: usize) {
+        self.inflight
+            .set(i64::try_from(requests).unwrap_or(i64::MAX));
     }
 
     /// The mount's metrics.

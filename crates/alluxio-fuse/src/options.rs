@@ -14,6 +14,9 @@ pub struct MountRequest {
     pub config_yaml: String,
     /// How the files should look.
     pub options: MountOptions,
+    /// A folder for root alone (made where it is missing) with a socket for each mount, at which the
+    /// next supervisor finds the daemon should this one die; none where a mount needs no next one.
+    pub run_folder: Option<PathBuf>,
 }
 
 /// How the mounted files should look.
@@ -55,6 +58,7 @@ impl fmt::Debug for MountRequest {
             .field("mountpoint", &self.mountpoint)
             .field("config_yaml", &"[redacted]")
             .field("options", &self.options)
+            .field("run_folder", &self.run_folder)
             .finish()
     }
 }

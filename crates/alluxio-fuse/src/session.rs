@@ -7,16 +7,19 @@
 //! way, and with no slot free the kernel keeps its requests.
 //!
 //! A successor first takes the requests that its predecessor left in the journal, then new ones.
+//! A daemon that is to be replaced stops reading, answers what it has, and ends.
 
 use std::fs::File;
 use std::future::Future;
 use std::hint::black_box;
 use std::io::{self, IoSlice, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::errno::Errno;
@@ -24,6 +27,7 @@ use crate::fs::{FileSystem, Reply};
 use crate::journal::{Journal, MAX_ATTEMPTS, Slot};
 use crate::metrics::Metrics;
 use crate::protocol::{self, OperationKind, Request};
+use crate::sys;
 use crate::tree::Tree;
 
 /// Threads that read the descriptor: more than one so that one long answer does not hold up others,
@@ -35,6 +39,13 @@ const PAGE_BYTES: usize = 4096;
 
 /// Most parts of one writev(2) (`IOV_MAX`), the header among them.
 const MAX_PARTS: usize = 1024;
+
+/// How long a daemon that is being replaced may take to answer what it has in hand. Readers wait
+/// meanwhile, and what is left then is answered by the successor.
+const DRAIN_LIMIT: Duration = Duration::from_millis(100);
+
+/// How often a thread that waits for a request is told to stop; once is nearly always enough.
+const INTERRUPT_PAUSE: Duration = Duration::from_millis(1);
 
 /// A daemon's connection to the kernel.
 pub(crate) struct Session<T: Tree> {
@@ -48,6 +59,37 @@ pub(crate) struct Session<T: Tree> {
     pub(crate) metrics: Metrics,
     /// Where answers that must wait go on.
     pub(crate) runtime: Handle,
+    /// The threads that read the descriptor.
+    pub(crate) readers: Readers,
+}
+
+/// The threads that read the descriptor, and whether they should stop.
+#[derive(Default)]
+pub(crate) struct Readers {
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
+    is_stopping: AtomicBool,
+}
+
+impl Readers {
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Makes all of them end, each as soon as it has answered or passed on what it took.
+    ///
+    /// A thread may look at the flag just before it is set and wait all the same, so it is told again
+    /// until it has ended.
+    fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        let deadline = Instant::now() + DRAIN_LIMIT;
+        let threads = std::mem::take(&mut *self.threads.lock());
+        while threads.iter().any(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            for thread in &threads {
+                sys::interrupt(thread);
+            }
+            thread::sleep(INTERRUPT_PAUSE);
+        }
+    }
 }
 
 /// A request under way.
@@ -59,8 +101,9 @@ struct Serving {
 }
 
 impl<T: Tree> Session<T> {
-    /// Serves what is left and what comes, until the mount ends.
+    /// Serves what is left and what comes, until the mount ends or another daemon goes on.
     pub(crate) fn run(self: &Arc<Self>, left: Vec<Slot>) -> io::Result<()> {
+        sys::allow_interrupts()?;
         self.serve_left(left);
         let threads = thread::available_parallelism().map_or(*READER_THREADS.start(), |cores| {
             cores
@@ -70,13 +113,25 @@ impl<T: Tree> Session<T> {
         let (end, ended) = mpsc::sync_channel(threads);
         for number in 0..threads {
             let (session, end) = (Arc::clone(self), end.clone());
-            thread::Builder::new()
+            let reader = thread::Builder::new()
                 .name(format!("reader-{number}"))
-                .spawn(move || end.send(session.read_requests()))?;
+                // Only the first end is heard.
+                .spawn(move || drop(end.send(session.read_requests())))?;
+            self.readers.threads.lock().push(reader);
         }
         // All of them see the same end, the first one is enough: another may be waiting for a slot
         // whose request nobody needs any more.
-        ended.recv().map_err(io::Error::other)?
+        let end = ended.recv().map_err(io::Error::other)?;
+        if self.readers.is_stopping() && !self.journal.wait_idle(DRAIN_LIMIT) {
+            tracing::info!("a successor answers the requests that are still under way");
+        }
+        end
+    }
+
+    /// Stops reading: a successor will. [`Session::run`] returns once what is in hand is answered, or
+    /// that takes too long.
+    pub(crate) fn drain(&self) {
+        self.readers.stop();
     }
 
     /// Serves what a predecessor had in its hands when it died.
@@ -98,15 +153,19 @@ impl<T: Tree> Session<T> {
         loop {
             let mut slot = self.journal.take();
             if !self.receive(&mut slot)? {
+                slot.unused();
                 return Ok(());
             }
             self.dispatch(slot);
         }
     }
 
-    /// Waits for the next request; false when the mount is gone.
+    /// Waits for the next request; false when the mount is gone, or another daemon is to go on.
     fn receive(&self, slot: &mut Slot) -> io::Result<bool> {
         loop {
+            if self.readers.is_stopping() {
+                return Ok(false);
+            }
             let Err(error) = slot.receive(&self.device) else {
                 return Ok(true);
             };

@@ -16,7 +16,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::sys;
+use crate::sandbox::Cell;
+use crate::{supervisor, sys};
 
 /// Starts daemons.
 pub trait DaemonSpawner: Send + Sync {
@@ -50,6 +51,11 @@ pub struct LocalSpawner {
     pub uid: u32,
     /// The group that a daemon runs as when this process is root.
     pub gid: u32,
+    /// Folders that exist and that a daemon may write to; when this process is root, the rest of the
+    /// tree is read-only for it, as far as the kernel allows.
+    pub writable: Vec<PathBuf>,
+    /// Most bytes of private memory that a daemon may have, for a bug in it not to eat the machine.
+    pub data_limit_bytes: Option<u64>,
 }
 
 /// A child process.
@@ -68,7 +74,10 @@ impl LocalSpawner {
         let control = sys::duplicate_from(control, 4)?;
         let program = File::open(&self.program)?;
         let program = sys::duplicate_from(program.as_fd(), 4)?;
-        let (number, uid, gid) = (control.as_raw_fd(), self.uid, self.gid);
+        let number = control.as_raw_fd();
+        // No mount may come between the look at the mounts that are hidden and the namespace.
+        let _no_mount = supervisor::hold_mounts();
+        let cell = Cell::new(self.uid, self.gid, &self.writable, self.data_limit_bytes)?;
         let mut command = Command::new(self.path_of(&program));
         command
             .arg0(&self.program)
@@ -77,9 +86,9 @@ impl LocalSpawner {
             .stdout(Stdio::null())
             // A daemon keeps no directory busy.
             .current_dir("/");
-        // SAFETY: `become_daemon` makes only system calls, which is what may happen between fork
-        // and exec in a process with threads.
-        unsafe { command.pre_exec(move || sys::become_daemon(number, uid, gid)) };
+        // SAFETY: `enter` makes only system calls, which is what may happen between fork and exec in
+        // a process with threads.
+        unsafe { command.pre_exec(move || cell.enter(number)) };
         let child = command.spawn()?;
         let pidfd = sys::pidfd_open(child.id())?;
         Ok(LocalDaemon { child, pidfd })
@@ -142,6 +151,8 @@ mod tests {
             args: vec!["-c".to_owned(), script.to_owned()],
             uid: 65534,
             gid: 65534,
+            writable: Vec::new(),
+            data_limit_bytes: None,
         }
     }
 

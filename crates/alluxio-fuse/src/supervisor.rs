@@ -5,8 +5,11 @@
 //! configuration. From then on it only waits. When a daemon dies, it starts another on the same
 //! connection; readers see a pause. It parses nothing that comes from afar.
 //!
-//! A daemon needs no supervisor to go on serving, and ends by itself when the mount is gone.
+//! A daemon needs no supervisor to go on serving, and ends by itself when the mount is gone. A
+//! supervisor that comes after one that died asks the daemon for all of it ([`Mount::adopt`]). A
+//! daemon is upgraded by starting the next one beside it and letting it end ([`Mount::upgrade`]).
 
+mod adopt;
 mod backoff;
 mod connection;
 mod watch;
@@ -16,17 +19,19 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::handover::HandoverFds;
-use crate::options::MountRequest;
+use crate::handover::{Handover, HandoverFds};
+use crate::options::{MountOptions, MountRequest};
 use crate::spawner::DaemonSpawner;
-use crate::{inodes, journal, sys};
-use watch::Watcher;
+use crate::{inodes, journal, rendezvous, sys};
+use watch::{Plea, Watcher};
+
+pub use adopt::{Found, find_abandoned, find_abandoned_at};
 
 /// How long an unmount waits for open files to be closed before it detaches the mount: enough for a
 /// process that is just ending, little for someone who waits at a terminal.
@@ -38,6 +43,9 @@ const BUSY_RETRY: Duration = Duration::from_millis(100);
 /// How long an unmount waits for the watching thread, which itself waits a shorter, bounded time for
 /// the daemon and then kills it.
 const END_LIMIT: Duration = Duration::from_secs(30);
+
+/// Held while this process mounts, and while it starts a daemon; see [`hold_mounts`].
+static MOUNTS: Mutex<()> = Mutex::new(());
 
 /// Why a mount could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +81,17 @@ pub enum MountError {
     /// The memory that daemons share could not be made.
     #[error("cannot make the memory that a mount's daemons share: {0}")]
     Memory(#[source] io::Error),
+    /// The socket could not be made at which daemons meet the next supervisor.
+    #[error("cannot make the mount's socket in {}: {source}", .folder.display())]
+    Socket {
+        /// The folder of such sockets.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The daemon could not be replaced; the old one serves on, or a successor will be started.
+    #[error("cannot replace the mount's daemon: {0}")]
+    Upgrade(String),
     /// No daemon could be started.
     #[error("cannot start the mount's daemon: {0}")]
     Spawn(#[source] io::Error),
@@ -105,9 +124,15 @@ fn dead_mount_hint(error: &io::Error) -> &'static str {
 pub struct Mount {
     mountpoint: PathBuf,
     device_number: String,
+    options: MountOptions,
+    /// Where daemons meet the next supervisor.
+    socket: Option<PathBuf>,
     state: Arc<State>,
     /// Closing or writing to it tells the watching thread to end the mount.
     stop: UnixStream,
+    /// Pleas to the watching thread, and what wakes it.
+    pleas: mpsc::Sender<Plea>,
+    wake: UnixStream,
 }
 
 /// What the watching thread tells.
@@ -154,31 +179,115 @@ impl Mount {
         let mountpoint = check_mountpoint(&request.mountpoint)?;
         let (journal, inode_log, config) =
             shared_memory(&request.config_yaml).map_err(MountError::Memory)?;
-        let connection = connection::establish(&mountpoint, &request.options)?;
+        let connection = {
+            let _alone = hold_mounts();
+            connection::establish(&mountpoint, &request.options)?
+        };
+        let guard = UnmountOnDrop(Some(&mountpoint));
+        let (socket, listener) = match &request.run_folder {
+            Some(folder) => meeting_place(folder, &mountpoint)?,
+            None => (None, None),
+        };
         let fds = HandoverFds {
             device: connection.device,
             journal,
             inode_log,
             config,
+            listener,
         };
-        let guard = UnmountOnDrop(Some(&mountpoint));
-        let (stop, stopped) = UnixStream::pair().map_err(MountError::Memory)?;
-        let state = Arc::new(State::default());
-        let watcher = Watcher::new(fds, request.options, spawner, stopped, Arc::clone(&state))?;
-        watcher.watch().map_err(MountError::Spawn)?;
+        let handover = Handover::new(
+            journal::SLOTS,
+            request.options,
+            mountpoint.clone(),
+            connection.device_number,
+        );
+        let mount = Self::watch(handover, fds, spawner, socket, Watcher::start)?;
         guard.keep();
         tracing::info!(mountpoint = %mountpoint.display(), "mounted");
-        Ok(Self {
-            mountpoint,
-            device_number: connection.device_number,
-            state,
+        Ok(mount)
+    }
+
+    /// Goes on with a mount whose daemon was found, as if this process had made it.
+    pub fn adopt(found: Found, spawner: Arc<dyn DaemonSpawner>) -> Result<Self, MountError> {
+        let (handover, fds, daemon, socket) = found.into_parts();
+        let mountpoint = handover.mountpoint.clone();
+        let mount = Self::watch(handover, fds, spawner, Some(socket), |watcher| {
+            watcher.go_on_with(daemon);
+            Ok(())
+        })?;
+        tracing::info!(
+            mountpoint = %mountpoint.display(),
+            daemon = mount.daemon_pid(),
+            "took over a mount from its daemon"
+        );
+        Ok(mount)
+    }
+
+    /// Sets up the watching thread around a daemon that `begin` brings.
+    fn watch(
+        handover: Handover,
+        fds: HandoverFds,
+        spawner: Arc<dyn DaemonSpawner>,
+        socket: Option<PathBuf>,
+        begin: impl FnOnce(&mut Watcher) -> Result<(), MountError>,
+    ) -> Result<Self, MountError> {
+        let (stop, stopped) = UnixStream::pair().map_err(MountError::Memory)?;
+        let (wake, woken) = UnixStream::pair().map_err(MountError::Memory)?;
+        let (pleas, heard) = mpsc::channel();
+        let state = Arc::new(State::default());
+        let mount = Self {
+            mountpoint: handover.mountpoint.clone(),
+            device_number: handover.device_number.clone(),
+            options: handover.options.clone(),
+            socket,
+            state: Arc::clone(&state),
             stop,
-        })
+            pleas,
+            wake,
+        };
+        let signals = watch::Signals {
+            stopped,
+            woken,
+            pleas: heard,
+        };
+        let mut watcher = Watcher::new(fds, handover, spawner, signals, state);
+        let begun = begin(&mut watcher).and_then(|()| watcher.watch().map_err(MountError::Spawn));
+        if let Err(error) = begun {
+            // Nothing serves: the caller takes the mount away, so there is nothing for `Drop` to do.
+            mount.state.end(Ok(()));
+            mount.forget_socket();
+            return Err(error);
+        }
+        Ok(mount)
     }
 
     /// Where the files are.
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint
+    }
+
+    /// How the files look.
+    pub fn options(&self) -> &MountOptions {
+        &self.options
+    }
+
+    /// Replaces the daemon by a new one from the spawner, which by now may start another version.
+    ///
+    /// The new one gets ready first; readers wait from the old one's last answer to the new one's
+    /// first, and that time is returned. On a failure the old one serves on.
+    pub fn upgrade(&self) -> Result<Duration, MountError> {
+        let failed = |reason: &str| MountError::Upgrade(reason.to_owned());
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.pleas
+            .send(Plea { answer })
+            .map_err(|_| failed("the mount has ended"))?;
+        (&self.wake)
+            .write_all(&[1])
+            .map_err(|_| failed("the mount has ended"))?;
+        match answered.recv() {
+            Ok(upgraded) => upgraded.map_err(MountError::Upgrade),
+            Err(_) => Err(failed("the mount ended meanwhile")),
+        }
     }
 
     /// How many daemons have died and been replaced.
@@ -216,7 +325,9 @@ impl Mount {
         })?;
         // The thread that hears this is the only one; should it be gone, the state says so.
         let _ended = (&self.stop).write(&[1]);
-        match self.state.wait(Some(END_LIMIT)) {
+        let ended = self.state.wait(Some(END_LIMIT));
+        self.forget_socket();
+        match ended {
             Some(end) => end,
             None => Err(MountError::Unmount {
                 mountpoint: self.mountpoint.clone(),
@@ -227,6 +338,43 @@ impl Mount {
             }),
         }
     }
+}
+
+impl Mount {
+    /// Removes the socket of a mount that is over. One that stays is removed by whoever finds that
+    /// nobody listens.
+    fn forget_socket(&self) {
+        if let Some(socket) = &self.socket {
+            let _gone = std::fs::remove_file(socket);
+        }
+    }
+}
+
+/// Keeps this process from mounting while it is held.
+///
+/// A daemon's namespace must not have a copy of another mount of ours, which would live on in it; so
+/// between the look at the mounts that there are and the namespace no new one may come.
+pub(crate) fn hold_mounts() -> MutexGuard<'static, ()> {
+    MOUNTS.lock()
+}
+
+/// Where mounts of this product are at present.
+pub(crate) fn mounts_of_ours() -> io::Result<Vec<PathBuf>> {
+    connection::ours()
+}
+
+/// The socket at which the daemons of a mount will meet its next supervisor.
+fn meeting_place(
+    folder: &Path,
+    mountpoint: &Path,
+) -> Result<(Option<PathBuf>, Option<OwnedFd>), MountError> {
+    let socket = rendezvous::socket_of(folder, mountpoint);
+    let listener = rendezvous::make_folder(folder).and_then(|()| rendezvous::listen(&socket));
+    let listener = listener.map_err(|source| MountError::Socket {
+        folder: folder.to_owned(),
+        source,
+    })?;
+    Ok((Some(socket), Some(listener)))
 }
 
 /// Takes away a mount of this product whose supervisor is gone; nothing mounted there is fine.

@@ -17,14 +17,11 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
-/// Descriptors one message can carry: the hand-over has four, so twice that leaves room.
+/// Descriptors one message can carry: the hand-over has at most six.
 const MAX_FDS_PER_MESSAGE: usize = 8;
 
-/// Highest capability number to try; the kernel has 41 and says EINVAL above its last.
-const LAST_CAPABILITY: c_ulong = 63;
-
 /// Turns a C result into the kernel's error.
-fn check(result: c_int) -> io::Result<c_int> {
+pub(crate) fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -32,7 +29,7 @@ fn check(result: c_int) -> io::Result<c_int> {
 }
 
 /// The same for a raw system call, whose results are wider.
-fn check_raw(result: c_long) -> io::Result<c_long> {
+pub(crate) fn check_raw(result: c_long) -> io::Result<c_long> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -168,6 +165,27 @@ pub(crate) fn receive_message(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive_message_of(socket, buffer).map(|received| (received.length, received.fds))
+}
+
+/// One message, and who sent it.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// Bytes in the buffer; 0 when the peer closed.
+    pub(crate) length: usize,
+    /// Descriptors that came with them.
+    pub(crate) fds: Vec<OwnedFd>,
+    /// The sender by the kernel's word, where the socket asks for it (see
+    /// [`crate::rendezvous::connect`]) and the sender is in a namespace of process ids that can be
+    /// seen from here.
+    pub(crate) sender: Option<u32>,
+}
+
+/// As [`receive_message`], with the sender.
+pub(crate) fn receive_message_of(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<Received> {
     let mut control: ControlBuffer = [0; 16];
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
@@ -182,29 +200,54 @@ pub(crate) fn receive_message(
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of::<ControlBuffer>() as _;
         let flags = libc::MSG_CMSG_CLOEXEC;
-        let received = retry(|| {
+        let length = retry(|| {
             let received = libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags);
             usize::try_from(received).map_err(|_| io::Error::last_os_error())
         })?;
-        let mut fds = Vec::new();
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
-        if !header.is_null()
-            && (*header).cmsg_level == libc::SOL_SOCKET
-            && (*header).cmsg_type == libc::SCM_RIGHTS
-        {
-            let data_bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
-            let numbers = libc::CMSG_DATA(header).cast::<FdBytes>();
-            for index in 0..data_bytes / size_of::<FdBytes>() {
-                let number = RawFd::from_ne_bytes(numbers.add(index).read());
-                fds.push(OwnedFd::from_raw_fd(number));
-            }
+        let mut received = Received {
+            length,
+            fds: Vec::new(),
+            sender: None,
+        };
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            take_control(header, &mut received);
+            header = libc::CMSG_NXTHDR(&raw const message, header);
         }
         if message.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
             return Err(io::Error::other(
                 "message is longer than its reader expects",
             ));
         }
-        Ok((received, fds))
+        Ok(received)
+    }
+}
+
+/// Takes over what one control message brings.
+///
+/// # Safety
+/// `header` is a whole control message that the kernel wrote.
+unsafe fn take_control(header: *const libc::cmsghdr, received: &mut Received) {
+    // SAFETY: the kernel's messages have the layout that their level and type say; they need not be
+    // aligned, so they are read as bytes or unaligned.
+    unsafe {
+        match ((*header).cmsg_level, (*header).cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                let data_bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let numbers = libc::CMSG_DATA(header).cast::<FdBytes>();
+                for index in 0..data_bytes / size_of::<FdBytes>() {
+                    let number = RawFd::from_ne_bytes(numbers.add(index).read());
+                    received.fds.push(OwnedFd::from_raw_fd(number));
+                }
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                let sender = libc::CMSG_DATA(header)
+                    .cast::<libc::ucred>()
+                    .read_unaligned();
+                received.sender = u32::try_from(sender.pid).ok().filter(|pid| *pid != 0);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -270,6 +313,27 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     check_raw(result).map(drop)
 }
 
+/// Lets [`interrupt`] take a thread out of a system call: without a handler the signal would end the
+/// process.
+pub(crate) fn allow_interrupts() -> io::Result<()> {
+    extern "C" fn nothing(_signal: c_int) {}
+    // SAFETY: a zeroed sigaction is valid, the handler touches nothing, and no restart is asked for.
+    check(unsafe {
+        let mut action: libc::sigaction = zeroed();
+        action.sa_sigaction = nothing as extern "C" fn(c_int) as libc::sighandler_t;
+        libc::sigaction(libc::SIGUSR1, &raw const action, null_mut())
+    })
+    .map(drop)
+}
+
+/// Makes a thread's waiting system call end with EINTR; one that waits for nothing does not mind.
+pub(crate) fn interrupt<T>(thread: &std::thread::JoinHandle<T>) {
+    use std::os::unix::thread::JoinHandleExt;
+    // SAFETY: the thread was not joined, since its handle is here, so its identity is still its own.
+    // A thread that has ended is reported by an error, which is as good.
+    let _ended = unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
+}
+
 /// The effective user of this process.
 pub(crate) fn effective_uid() -> u32 {
     // SAFETY: geteuid cannot fail and touches no memory.
@@ -325,90 +389,8 @@ pub(crate) fn unmount(target: &Path, detach: bool) -> io::Result<()> {
     check(unsafe { libc::umount2(target.as_ptr(), flags) }).map(drop)
 }
 
-/// Turns this process, just forked, into one with no privilege and no descriptor above 3.
-///
-/// `control`, whose number is above 3, becomes descriptor 3. Only raw system calls are made: after a fork in a process with
-/// threads nothing else is safe. When the caller is not root the steps that need it are left out:
-/// there is nothing to drop then.
-pub(crate) fn become_daemon(control: RawFd, uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: system calls with integers and pointers to local plain data; no allocation, no lock.
-    unsafe {
-        // Its own session: an interrupt typed at the terminal is for the supervisor, which unmounts.
-        check(libc::setsid())?;
-        check(libc::dup2(control, 3))?;
-        // Close on exec and not at once: the standard library reports a failed exec through a
-        // descriptor of its own.
-        let close_on_exec = libc::CLOSE_RANGE_CLOEXEC as c_uint;
-        check_raw(libc::syscall(
-            libc::SYS_close_range,
-            4,
-            c_uint::MAX,
-            close_on_exec,
-        ))?;
-        if libc::geteuid() == 0 {
-            drop_root(uid, gid)?;
-        }
-        drop_capabilities()?;
-        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-    }
-    Ok(())
-}
-
 /// Keeps this process's memory from other processes of its user, and out of core dumps.
 pub(crate) fn hide_memory() -> io::Result<()> {
     // SAFETY: integers alone.
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }).map(drop)
-}
-
-/// Leaves root: no bounding set, no groups, the given user and group for good.
-///
-/// # Safety
-/// For a process just forked: the C library's own wrappers would signal other threads.
-unsafe fn drop_root(uid: u32, gid: u32) -> io::Result<()> {
-    // SAFETY: system calls with integers alone.
-    unsafe {
-        for capability in 0..=LAST_CAPABILITY {
-            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 {
-                break;
-            }
-        }
-        check_raw(libc::syscall(libc::SYS_setgroups, 0, 0))?;
-        check_raw(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
-        check_raw(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
-    }
-    Ok(())
-}
-
-/// Empties the permitted, effective, inheritable and ambient capabilities.
-///
-/// # Safety
-/// For a process just forked, whose one thread this is.
-unsafe fn drop_capabilities() -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: c_int,
-    }
-    // _LINUX_CAPABILITY_VERSION_3 of linux/capability.h: two triples of 32 bits.
-    let header = Header {
-        version: 0x2008_0522,
-        pid: 0,
-    };
-    let none = [0u32; 6];
-    // SAFETY: the header and the data have the layout of capset(2) and outlive the calls.
-    unsafe {
-        check(libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        ))?;
-        check_raw(libc::syscall(
-            libc::SYS_capset,
-            &raw const header,
-            none.as_ptr(),
-        ))?;
-    }
-    Ok(())
 }

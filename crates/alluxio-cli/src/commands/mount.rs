@@ -1,14 +1,18 @@
 //! `mount`: a supervisor here, a daemon without rights beside it.
+//!
+//! Where a mount stands already whose supervisor is gone, this process becomes its supervisor. On
+//! SIGHUP the daemon is replaced by one of the program's present file.
 
 use std::path::{Path, PathBuf};
 
 use alluxio_config::{Config, LogFormat};
-use alluxio_fuse::CONTROL_FD;
 use alluxio_fuse::daemon::Daemon;
+use alluxio_fuse::{CONTROL_FD, Found, find_abandoned_at};
 use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::MountArguments;
-use crate::mounting::{self, Mounted, Owner};
+use crate::mounting::{self, Mounted, Owner, Surroundings};
 use crate::{dataset, logs, output, signals};
 
 /// Mounts, until a signal or somebody's `umount`.
@@ -29,17 +33,65 @@ pub(crate) async fn run(arguments: MountArguments) -> Result<()> {
         .prefix("alluxio-dataset-")
         .tempdir()?;
     mounting::let_others_enter(sockets.path())?;
-    let mounted = Mounted::start(&config, &mountpoint, options, owner, sockets.path())
-        .await
-        .with_context(|| format!("cannot mount {}", config.ufs.uri))?;
     let (uri, place) = (&config.ufs.uri, mountpoint.display());
+    let mounted = match standing(&arguments.run_folder, &mountpoint).await? {
+        Some(found) if found.source_name() != uri.as_str() => {
+            let other = found.source_name();
+            bail!("{place} shows {other} and its supervisor is gone; `umount {place}` first");
+        }
+        Some(found) => {
+            output::note(format!(
+                "{uri} is mounted at {place} already, without a supervisor: taking it over"
+            ));
+            Mounted::adopt(&config, found, owner).await
+        }
+        None => {
+            let surroundings = Surroundings {
+                owner,
+                sockets: sockets.path(),
+                run_folder: Some(arguments.run_folder.clone()),
+            };
+            Mounted::start(&config, &mountpoint, options, surroundings).await
+        }
+    };
+    let mounted = mounted.with_context(|| format!("cannot mount {uri}"))?;
     output::note(format!(
         "{uri} is mounted at {place}; Ctrl-C or `umount {place}` ends it"
     ));
     tokio::select! {
         over = mounted.wait() => over,
         () = ended => mounted.unmount().await,
+        never = upgrade_when_asked(&mounted) => never,
     }
+}
+
+/// The mount at a path that has lost its supervisor.
+async fn standing(run_folder: &Path, mountpoint: &Path) -> Result<Option<Found>> {
+    let Ok(mountpoint) = mountpoint.canonicalize() else {
+        // Not there, or dead: the attempt to mount says what is wrong.
+        return Ok(None);
+    };
+    let run_folder = run_folder.to_owned();
+    let find = move || find_abandoned_at(&run_folder, &mountpoint);
+    let found = tokio::task::spawn_blocking(find).await?;
+    Ok(found.filter(|found| found.is_mounted().unwrap_or(false)))
+}
+
+/// Replaces the daemon at each SIGHUP.
+async fn upgrade_when_asked(mounted: &Mounted) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    while hangup.recv().await.is_some() {
+        match mounted.upgrade().await {
+            Ok(pause) => {
+                let pause_ms = pause.as_millis();
+                output::note(format!(
+                    "the daemon was replaced; readers waited {pause_ms} ms"
+                ));
+            }
+            Err(error) => tracing::warn!(%error, "the daemon was not replaced"),
+        }
+    }
+    std::future::pending().await
 }
 
 /// What to mount, and where.

@@ -56,7 +56,9 @@ pub(crate) async fn csi(arguments: CsiArguments) -> Result<()> {
             .with_context(|| format!("cannot make {} for the mounter", folder.display()))?;
     }
     let registry = prometheus::Registry::new();
-    let mounter = Arc::new(FuseMounter::new(arguments.mounter_socket, &registry)?);
+    let mounter = FuseMounter::new(arguments.mounter_socket, arguments.run_folder, &registry)?;
+    mounter.adopt_abandoned().await;
+    let mounter = Arc::new(mounter);
     let server = Server::bind(options, mounter)?;
     let health = Health::starting();
     if registers {
@@ -101,6 +103,8 @@ struct FuseMounter {
     spawner: Arc<dyn DaemonSpawner>,
     /// Where daemons offer their metrics: the folder that the mounter pod shares.
     metrics_folder: Option<PathBuf>,
+    /// Where the next process of this plugin finds the mounts.
+    run_folder: PathBuf,
     /// By mount point. Never dropped by the end of this process: a mount outlives it.
     mounts: Mutex<HashMap<PathBuf, ManuallyDrop<Arc<Mount>>>>,
     /// Mounts that this process made, by how it went.
@@ -108,7 +112,11 @@ struct FuseMounter {
 }
 
 impl FuseMounter {
-    fn new(mounter_socket: Option<PathBuf>, registry: &prometheus::Registry) -> Result<Self> {
+    fn new(
+        mounter_socket: Option<PathBuf>,
+        run_folder: PathBuf,
+        registry: &prometheus::Registry,
+    ) -> Result<Self> {
         let made = IntCounterVec::new(
             Opts::new(
                 "alluxio_csi_mounts_total",
@@ -135,6 +143,7 @@ impl FuseMounter {
         Ok(Self {
             spawner,
             metrics_folder,
+            run_folder,
             mounts: Mutex::new(HashMap::new()),
             made,
         })
@@ -156,6 +165,29 @@ impl FuseMounter {
                 source_name: format!("alluxio-dataset:{namespace}/{name}"),
                 metrics_socket,
             },
+            run_folder: Some(self.run_folder.clone()),
+        }
+    }
+
+    /// Goes on with the mounts of this plugin's last process, whose daemons have served on.
+    ///
+    /// One that cannot be taken over serves on as it is, and is unmounted like any other.
+    async fn adopt_abandoned(&self) {
+        let found = match mounting::abandoned(self.run_folder.clone()).await {
+            Ok(found) => found,
+            Err(error) => return tracing::error!(%error, "mounts may have no supervisor"),
+        };
+        for found in found {
+            let mountpoint = found.mountpoint().to_owned();
+            match mounting::adopt(found, Arc::clone(&self.spawner)).await {
+                Ok(mount) => {
+                    let mount = ManuallyDrop::new(Arc::new(mount));
+                    self.mounts.lock().await.insert(mountpoint, mount);
+                }
+                Err(error) => {
+                    tracing::error!(mountpoint = %mountpoint.display(), %error, "a mount has no supervisor");
+                }
+            }
         }
     }
 }
@@ -182,7 +214,7 @@ impl Mounter for FuseMounter {
 
     async fn unmount(&self, mountpoint: &Path) -> Result<(), alluxio_csi::MountError> {
         let Some(mount) = self.mounts.lock().await.remove(mountpoint) else {
-            // Made before this process started: its daemon ends when the driver unmounts it.
+            // Not made or found by this process: its daemon ends when the driver unmounts it.
             return Ok(());
         };
         mounting::unmount(ManuallyDrop::into_inner(mount))
@@ -198,6 +230,8 @@ fn csi_error(error: &MountError) -> alluxio_csi::MountError {
         | MountError::AlreadyMounted { .. }
         | MountError::Device(_)
         | MountError::Memory(_)
+        | MountError::Socket { .. }
+        | MountError::Upgrade(_)
         | MountError::Unmount { .. } => MountErrorKind::Internal,
         MountError::Mount { source, .. } => match source.kind() {
             std::io::ErrorKind::PermissionDenied => MountErrorKind::PermissionDenied,

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::left_out::{can_mount, leave_out};
 use crate::scene::{Dataset, Mount, Worker, content, part, wait_until, xattr};
@@ -216,4 +217,31 @@ fn mmap_works_private_and_shared() {
         Ok(output) => assert!(output.status.success(), "{output:?}"),
         Err(error) => leave_out(&format!("the test of mmap needs python3: {error}")),
     }
+}
+
+#[test]
+fn a_mounts_processes_may_go() {
+    if !can_mount() {
+        return;
+    }
+    let dataset = Dataset::new();
+    let bytes = content(40 * MIB, 1);
+    dataset.put("f", &bytes);
+    let mut mount = Mount::of(&dataset, &format!("client: {EXACT}"));
+    let file = mount.open("f");
+    let inode = fs::metadata(mount.path("f")).unwrap().ino();
+    let reads_on = |at: usize| {
+        let (at, length) = (at * MIB, MIB);
+        assert!(part(&file, at, length).unwrap() == bytes[at..at + length]);
+    };
+    reads_on(0);
+    let daemon = Pid::from_raw(mount.daemon().cast_signed()).unwrap();
+    kill_process(daemon, Signal::KILL).unwrap();
+    reads_on(10);
+    mount.restart_supervisor();
+    reads_on(20);
+    mount.upgrade();
+    reads_on(30);
+    assert_eq!(fs::metadata(mount.path("f")).unwrap().ino(), inode);
+    assert!(mount.read("f") == bytes);
 }

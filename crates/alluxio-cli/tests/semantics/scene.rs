@@ -172,6 +172,23 @@ impl Drop for Worker {
     }
 }
 
+/// The command that mounts by a folder's configuration at the folder's mount point; its log begins
+/// anew.
+fn mounting(folder: &Path, arguments: &[&str]) -> Command {
+    let at = |name: &str| folder.join(name);
+    let mut command = program();
+    command
+        .args(["mount", "--config"])
+        .arg(at("config.yaml"))
+        .arg("--run-folder")
+        .arg(at("run"))
+        .args(arguments)
+        .arg(at("mount"))
+        .env("TMPDIR", at("tmp"))
+        .stderr(File::create(at("log")).unwrap());
+    command
+}
+
 impl Mount {
     /// Mounts a dataset; `more` is YAML.
     pub(crate) fn of(dataset: &Dataset, more: &str) -> Self {
@@ -193,22 +210,32 @@ impl Mount {
         fs::create_dir(at("mount")).unwrap();
         fs::create_dir(at("tmp")).unwrap();
         fs::write(at("config.yaml"), config).unwrap();
-        let child = program()
-            .args(["mount", "--config"])
-            .arg(at("config.yaml"))
-            .args(arguments)
-            .arg(at("mount"))
-            .env("TMPDIR", at("tmp"))
-            .stderr(File::create(at("log")).unwrap())
-            .spawn()
-            .unwrap();
+        let child = mounting(folder.path(), arguments).spawn().unwrap();
         let mut mount = Self { child, folder };
-        wait_until("the mount", || {
-            let ended = mount.child.try_wait().unwrap();
-            assert_eq!(ended, None, "{}", mount.log());
-            mount.log().contains("is mounted at")
-        });
+        mount.wait();
         mount
+    }
+
+    fn wait(&mut self) {
+        wait_until("the mount", || {
+            let ended = self.child.try_wait().unwrap();
+            assert_eq!(ended, None, "{}", self.log());
+            self.log().contains("; Ctrl-C or")
+        });
+    }
+
+    /// Kills the process that supervises the mount, and starts the same command again.
+    pub(crate) fn restart_supervisor(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.child = mounting(self.folder.path(), &[]).spawn().unwrap();
+        self.wait();
+    }
+
+    /// Has the daemon replaced as an upgrade does.
+    pub(crate) fn upgrade(&self) {
+        signal(&self.child, Signal::HUP);
+        wait_until("the upgrade", || self.log().contains("was replaced"));
     }
 
     /// What is said of a configuration that cannot be mounted.
@@ -219,7 +246,9 @@ impl Mount {
         let file = folder.path().join("config.yaml");
         fs::write(&file, config).unwrap();
         let mut mount = program();
-        mount.args(["mount", "--config"]).arg(file).arg(&mountpoint);
+        mount.args(["mount", "--config"]).arg(file);
+        mount.arg("--run-folder").arg(folder.path().join("run"));
+        mount.arg(&mountpoint);
         let output = mount.output().unwrap();
         assert!(!output.status.success(), "mounted: {config}");
         // Nothing is mounted there: the folder can be removed.
@@ -263,7 +292,7 @@ impl Mount {
             .sum()
     }
 
-    /// The process that serves the mount.
+    /// The process that serves the mount, which the supervisor started.
     pub(crate) fn daemon(&self) -> u32 {
         let parent = format!("PPid:\t{}\n", self.child.id());
         fs::read_dir("/proc")

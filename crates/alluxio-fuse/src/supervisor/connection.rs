@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::MountError;
 use crate::options::MountOptions;
@@ -133,6 +133,17 @@ impl MountLine {
     }
 }
 
+/// Where all mounts of this product are, binds of them too.
+pub(super) fn ours() -> io::Result<Vec<PathBuf>> {
+    Ok(ours_in(&std::fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+fn ours_in(mounts: &str) -> Vec<PathBuf> {
+    let lines = mounts.lines().filter_map(parse);
+    let ours = lines.filter(|(_, mount)| mount.is_ours());
+    ours.map(|(at, _)| unescape(at)).collect()
+}
+
 /// The topmost mount at a path, without touching the path.
 pub(super) fn find(mountpoint: &Path) -> io::Result<Option<MountLine>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
@@ -141,18 +152,22 @@ pub(super) fn find(mountpoint: &Path) -> io::Result<Option<MountLine>> {
 
 fn find_in(mounts: &str, mountpoint: &Path) -> Option<MountLine> {
     let mountpoint = escape(mountpoint.to_str()?);
-    let mut lines = mounts.lines().rev();
-    lines.find_map(|line| {
-        // id parent major:minor root mountpoint options [optional...] - type source options
-        let mut fields = line.split(' ');
-        let device_number = fields.nth(2)?;
-        let at = fields.nth(1)?;
-        let kind = fields.skip_while(|field| *field != "-").nth(1)?;
-        (at == mountpoint).then(|| MountLine {
-            device_number: device_number.to_owned(),
-            kind: kind.to_owned(),
-        })
-    })
+    let mut lines = mounts.lines().rev().filter_map(parse);
+    lines.find_map(|(at, mount)| (at == mountpoint).then_some(mount))
+}
+
+/// A line's mount point, as it is written there, and the rest.
+fn parse(line: &str) -> Option<(&str, MountLine)> {
+    // id parent major:minor root mountpoint options [optional...] - type source options
+    let mut fields = line.split(' ');
+    let device_number = fields.nth(2)?;
+    let at = fields.nth(1)?;
+    let kind = fields.skip_while(|field| *field != "-").nth(1)?;
+    let mount = MountLine {
+        device_number: device_number.to_owned(),
+        kind: kind.to_owned(),
+    };
+    Some((at, mount))
 }
 
 /// A path as mountinfo writes it.
@@ -162,6 +177,17 @@ fn escape(path: &str) -> String {
         other => other.to_string(),
     };
     path.chars().map(escape_one).collect()
+}
+
+/// The path that mountinfo writes so.
+fn unescape(written: &str) -> PathBuf {
+    let mut path = written.to_owned();
+    // The backslash last: what it gives is no escape.
+    for character in [' ', '\t', '\n', '\\'] {
+        let escaped = format!("\\{:03o}", u32::from(character));
+        path = path.replace(&escaped, &character.to_string());
+    }
+    path.into()
 }
 
 #[cfg(test)]
@@ -187,6 +213,12 @@ mod tests {
             mount.map(|mount| mount.device_number),
             Some("0:35".to_owned())
         );
+    }
+
+    #[test]
+    fn all_mounts_of_ours_are_found_under_their_own_names() {
+        let found = ours_in(MOUNTS);
+        assert_eq!(found, [Path::new("/mnt/a b"), Path::new("/mnt/data")]);
     }
 
     #[test]

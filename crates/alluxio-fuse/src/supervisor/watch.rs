@@ -1,17 +1,15 @@
 //! The thread that keeps a daemon alive for a mount.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::{MountError, State};
-use crate::handover::{Handover, HandoverFds, Report};
-use crate::journal;
-use crate::options::MountOptions;
+use crate::handover::{Handover, HandoverFds, Order, Report};
 use crate::spawner::{DaemonProcess, DaemonSpawner};
 use crate::sys;
 
@@ -23,23 +21,55 @@ const READY_LIMIT: Duration = Duration::from_mins(2);
 /// time is for a clean last line in its log.
 const EXIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a daemon that is to be replaced may take to end: a little more than it gives itself. Then
+/// it is killed, and its successor answers what it held.
+const DRAIN_LIMIT: Duration = Duration::from_millis(150);
+
 /// A mount's state while it lives.
 pub(super) struct Watcher {
     fds: HandoverFds,
-    options: MountOptions,
+    /// What the next daemon will be told; its generation is that of the last one.
+    handover: Handover,
     spawner: Arc<dyn DaemonSpawner>,
-    /// Readable when the mount is to end.
-    stopped: UnixStream,
+    signals: Signals,
     state: Arc<State>,
-    /// How many daemons were started before the next one.
-    generation: u32,
     daemon: Option<Running>,
 }
 
-/// A daemon that serves.
-struct Running {
+/// What can reach the watching thread.
+pub(super) struct Signals {
+    /// Readable when the mount is to end.
+    pub(super) stopped: UnixStream,
+    /// Readable when there is a plea.
+    pub(super) woken: UnixStream,
+    /// Pleas.
+    pub(super) pleas: mpsc::Receiver<Plea>,
+}
+
+/// Somebody wants the daemon replaced.
+pub(super) struct Plea {
+    /// Gets how long readers had to wait, or why the old daemon serves on.
+    pub(super) answer: mpsc::SyncSender<Result<Duration, String>>,
+}
+
+/// A daemon that was started or found.
+pub(super) struct Running {
     process: Box<dyn DaemonProcess>,
+    /// Orders go out and reports come in here.
+    control: OwnedFd,
     since: Instant,
+}
+
+impl Running {
+    /// A daemon that serves already.
+    pub(super) fn adopted(process: Box<dyn DaemonProcess>, control: OwnedFd) -> Self {
+        let since = Instant::now();
+        Self {
+            process,
+            control,
+            since,
+        }
+    }
 }
 
 /// Why a daemon did not come to serve.
@@ -52,33 +82,59 @@ enum NotStarted {
     Daemon(String),
 }
 
+impl NotStarted {
+    fn reason(self) -> String {
+        match self {
+            Self::Stopped => "the mount was stopped".to_owned(),
+            Self::Spawn(error) => error.to_string(),
+            Self::Daemon(reason) => reason,
+        }
+    }
+}
+
+/// What the watching thread waits for.
+enum Event {
+    Died,
+    Stopped,
+    Asked,
+}
+
 impl Watcher {
-    /// Starts the first daemon.
+    /// A watcher that has no daemon yet.
     pub(super) fn new(
         fds: HandoverFds,
-        options: MountOptions,
+        handover: Handover,
         spawner: Arc<dyn DaemonSpawner>,
-        stopped: UnixStream,
+        signals: Signals,
         state: Arc<State>,
-    ) -> Result<Self, MountError> {
-        let mut watcher = Self {
+    ) -> Self {
+        Self {
             fds,
-            options,
+            handover,
             spawner,
-            stopped,
+            signals,
             state,
-            generation: 0,
             daemon: None,
-        };
-        match watcher.start_daemon() {
-            Ok(daemon) => watcher.daemon = Some(daemon),
-            Err(NotStarted::Spawn(error)) => return Err(MountError::Spawn(error)),
-            Err(NotStarted::Daemon(reason)) => return Err(MountError::Daemon(reason)),
-            Err(NotStarted::Stopped) => {
-                return Err(MountError::Daemon("the mount was stopped".to_owned()));
-            }
         }
-        Ok(watcher)
+    }
+
+    /// Starts the first daemon.
+    pub(super) fn start(&mut self) -> Result<(), MountError> {
+        let started = self.start_daemon();
+        let daemon = started.map_err(|failure| match failure {
+            NotStarted::Spawn(error) => MountError::Spawn(error),
+            other => MountError::Daemon(other.reason()),
+        })?;
+        self.go_on_with(daemon);
+        Ok(())
+    }
+
+    /// Takes a daemon that serves for the present one.
+    pub(super) fn go_on_with(&mut self, daemon: Running) {
+        let (pid, generation) = (daemon.process.pid(), self.handover.generation);
+        self.state.daemon_pid.store(pid, Ordering::Release);
+        self.state.restarts.store(generation, Ordering::Relaxed);
+        self.daemon = Some(daemon);
     }
 
     /// Goes on in a thread of its own.
@@ -100,27 +156,99 @@ impl Watcher {
     fn run(mut self) -> Result<(), String> {
         let mut backoff = Backoff::default();
         while let Some(daemon) = self.daemon.take() {
-            if !self.wait_for_death(&daemon)? {
-                self.end(daemon.process);
-                return Ok(());
+            match self.wait_for_event(&daemon)? {
+                Event::Stopped => {
+                    self.state.daemon_pid.store(0, Ordering::Release);
+                    self.end(daemon.process);
+                    return Ok(());
+                }
+                Event::Asked => self.hear_plea(daemon, &mut backoff)?,
+                Event::Died => self.replace_dead(daemon, &mut backoff)?,
             }
-            self.state.daemon_pid.store(0, Ordering::Release);
-            let served = daemon.since.elapsed();
-            let how = daemon.process.reap();
-            if self.is_unmounted() {
-                return Ok(());
-            }
-            tracing::warn!(how, ?served, "the mount's daemon died; starting another");
-            self.replace(&mut backoff, served)?;
         }
         Ok(())
     }
 
-    /// Waits for the daemon's death; false when the mount is to end first.
-    fn wait_for_death(&self, daemon: &Running) -> Result<bool, String> {
-        let fds = [daemon.process.pidfd(), self.stopped.as_fd()];
-        let [died, stopped] = sys::wait_any(fds, None).map_err(|error| error.to_string())?;
-        Ok(died && !stopped)
+    /// Starts another daemon in place of one that has ended, unless the mount has.
+    fn replace_dead(&mut self, daemon: Running, backoff: &mut Backoff) -> Result<(), String> {
+        self.state.daemon_pid.store(0, Ordering::Release);
+        let served = daemon.since.elapsed();
+        let how = daemon.process.reap();
+        if self.is_unmounted() {
+            return Ok(());
+        }
+        tracing::warn!(how, ?served, "the mount's daemon died; starting another");
+        self.replace(backoff, served)
+    }
+
+    fn wait_for_event(&self, daemon: &Running) -> Result<Event, String> {
+        let fds = [
+            daemon.process.pidfd(),
+            self.signals.stopped.as_fd(),
+            self.signals.woken.as_fd(),
+        ];
+        let waited = sys::wait_any(fds, None).map_err(|error| error.to_string())?;
+        Ok(match waited {
+            [_, true, _] => Event::Stopped,
+            [true, ..] => Event::Died,
+            _ => Event::Asked,
+        })
+    }
+
+    /// Upgrades, and answers whoever asked for it.
+    fn hear_plea(&mut self, daemon: Running, backoff: &mut Backoff) -> Result<(), String> {
+        let mut byte = [0];
+        let woken = (&self.signals.woken).read(&mut byte);
+        let plea = self.signals.pleas.try_recv();
+        let (Ok(_), Ok(plea)) = (woken, plea) else {
+            self.daemon = Some(daemon);
+            return Ok(());
+        };
+        self.handover.generation += 1;
+        let standby = match self.start_standby() {
+            Ok(standby) => standby,
+            Err(failure) => {
+                let reason = failure.reason();
+                tracing::warn!(reason, "the mount's daemon was not replaced");
+                self.daemon = Some(daemon);
+                // Whoever asked may have left.
+                let _unheard = plea.answer.try_send(Err(reason));
+                return Ok(());
+            }
+        };
+        let begun = Instant::now();
+        self.state.daemon_pid.store(0, Ordering::Release);
+        self.drain(&daemon);
+        let served = self.let_serve(standby);
+        let pause = begun.elapsed();
+        let how = daemon.process.reap();
+        match served {
+            Ok(successor) => {
+                tracing::info!(how, ?pause, "the mount's daemon was replaced");
+                self.go_on_with(successor);
+                let _unheard = plea.answer.try_send(Ok(pause));
+                Ok(())
+            }
+            Err(failure) => {
+                let reason = failure.reason();
+                tracing::warn!(reason, "the new daemon does not serve; starting another");
+                let _unheard = plea.answer.try_send(Err(reason));
+                self.replace(backoff, Duration::ZERO)
+            }
+        }
+    }
+
+    /// Makes a daemon end: by itself with its work done, or else by force.
+    fn drain(&self, daemon: &Running) {
+        // One that is dead already does not mind.
+        let _unheard = Order::Drain.send(daemon.control.as_fd());
+        if !has_ended_within(&*daemon.process, DRAIN_LIMIT) {
+            tracing::info!("the old daemon still has requests in hand; its successor answers them");
+            if let Err(error) = daemon.process.kill() {
+                tracing::error!(%error, "cannot kill the mount's daemon");
+            }
+            has_ended_within(&*daemon.process, EXIT_LIMIT);
+        }
     }
 
     /// Starts daemons until one serves, the mount is gone, or it is hopeless.
@@ -131,18 +259,14 @@ impl Watcher {
             if self.pause(pause) || self.is_unmounted() {
                 return Ok(());
             }
-            self.generation += 1;
+            self.handover.generation += 1;
             let reason = match self.start_daemon() {
                 Ok(daemon) => {
-                    self.daemon = Some(daemon);
-                    self.state
-                        .restarts
-                        .store(self.generation, Ordering::Relaxed);
+                    self.go_on_with(daemon);
                     return Ok(());
                 }
                 Err(NotStarted::Stopped) => return Ok(()),
-                Err(NotStarted::Spawn(error)) => error.to_string(),
-                Err(NotStarted::Daemon(reason)) => reason,
+                Err(failure) => failure.reason(),
             };
             if Backoff::is_hopeless(begun.elapsed()) {
                 return Err(format!("no daemon could be started any more: {reason}"));
@@ -154,46 +278,91 @@ impl Watcher {
 
     /// Starts a daemon and waits until it serves.
     fn start_daemon(&self) -> Result<Running, NotStarted> {
+        self.spawn(false).and_then(|daemon| self.ready(daemon))
+    }
+
+    /// Starts a daemon beside the one that serves, and waits until it could.
+    fn start_standby(&self) -> Result<Running, NotStarted> {
+        let daemon = self.spawn(true)?;
+        match self.report_of(&daemon) {
+            Ok(Report::Standby) => Ok(daemon),
+            Ok(Report::Failed { reason }) => Err(self.dismiss(daemon, reason)),
+            Ok(Report::Ready) => Err(self.dismiss(daemon, "it did not wait".to_owned())),
+            Err(failure) => Err(self.failed(daemon, failure)),
+        }
+    }
+
+    /// Lets a standby serve, now that its predecessor has ended.
+    fn let_serve(&self, standby: Running) -> Result<Running, NotStarted> {
+        // One that has died is found out by its report.
+        let _unheard = Order::Serve.send(standby.control.as_fd());
+        self.ready(standby)
+    }
+
+    fn spawn(&self, standby: bool) -> Result<Running, NotStarted> {
         let (control, daemons_end) = sys::seqpacket_pair().map_err(NotStarted::Spawn)?;
         let process = self.spawner.spawn(daemons_end).map_err(NotStarted::Spawn)?;
-        let options = self.options.clone();
-        let handover = Handover::new(self.generation, journal::SLOTS, options);
+        let mut handover = self.handover.clone();
+        handover.standby = standby;
         // A daemon that is dead already does not take it; what it says or how it ended tells more.
         let _taken = handover.send(control.as_fd(), &self.fds);
-        let fds = [control.as_fd(), process.pidfd(), self.stopped.as_fd()];
-        let waited = sys::wait_any(fds, Some(READY_LIMIT));
-        let failure = match waited {
-            Ok([_, _, true]) => NotStarted::Stopped,
-            Ok([false, false, false]) => NotStarted::Daemon(format!(
+        Ok(Running::adopted(process, control))
+    }
+
+    /// Waits until a daemon says that it serves.
+    fn ready(&self, mut daemon: Running) -> Result<Running, NotStarted> {
+        match self.report_of(&daemon) {
+            Ok(Report::Ready) => {
+                daemon.since = Instant::now();
+                Ok(daemon)
+            }
+            Ok(Report::Failed { reason }) => Err(self.dismiss(daemon, reason)),
+            Ok(Report::Standby) => Err(self.dismiss(daemon, "it waits for a turn".to_owned())),
+            Err(failure) => Err(self.failed(daemon, failure)),
+        }
+    }
+
+    /// The next thing that a daemon says.
+    fn report_of(&self, daemon: &Running) -> Result<Report, Option<NotStarted>> {
+        let fds = [
+            daemon.control.as_fd(),
+            daemon.process.pidfd(),
+            self.signals.stopped.as_fd(),
+        ];
+        match sys::wait_any(fds, Some(READY_LIMIT)) {
+            Ok([_, _, true]) => Err(Some(NotStarted::Stopped)),
+            Ok([false, false, false]) => Err(Some(NotStarted::Daemon(format!(
                 "it was not ready within {} seconds",
                 READY_LIMIT.as_secs()
-            )),
-            Ok(_) => match Report::receive(control.as_fd()) {
-                Ok(Some(Report::Ready)) => {
-                    self.state
-                        .daemon_pid
-                        .store(process.pid(), Ordering::Release);
-                    let since = Instant::now();
-                    return Ok(Running { process, since });
-                }
-                Ok(Some(Report::Failed { reason })) => NotStarted::Daemon(reason),
-                Ok(None) => {
-                    let how = self.end(process);
-                    return Err(NotStarted::Daemon(format!(
-                        "it ended before it was ready ({how}); its own log tells why"
-                    )));
-                }
-                Err(error) => NotStarted::Daemon(format!("it said nothing useful: {error}")),
+            )))),
+            Ok(_) => match Report::receive(daemon.control.as_fd()) {
+                Ok(Some(report)) => Ok(report),
+                // How it ended tells more.
+                Ok(None) => Err(None),
+                Err(error) => Err(Some(NotStarted::Daemon(format!(
+                    "it said nothing useful: {error}"
+                )))),
             },
-            Err(error) => NotStarted::Spawn(error),
-        };
-        self.end(process);
-        Err(failure)
+            Err(error) => Err(Some(NotStarted::Spawn(error))),
+        }
+    }
+
+    /// Ends a daemon that did not come to serve; none as the failure means that it ended by itself.
+    fn failed(&self, daemon: Running, failure: Option<NotStarted>) -> NotStarted {
+        let how = self.end(daemon.process);
+        failure.unwrap_or_else(|| {
+            NotStarted::Daemon(format!(
+                "it ended before it was ready ({how}); its own log tells why"
+            ))
+        })
+    }
+
+    fn dismiss(&self, daemon: Running, reason: String) -> NotStarted {
+        self.failed(daemon, Some(NotStarted::Daemon(reason)))
     }
 
     /// Lets a daemon end by itself for a moment, then kills it; how it ended.
     fn end(&self, process: Box<dyn DaemonProcess>) -> String {
-        self.state.daemon_pid.store(0, Ordering::Release);
         if !has_ended_within(&*process, EXIT_LIMIT) {
             if let Err(error) = process.kill() {
                 tracing::error!(pid = process.pid(), %error, "cannot kill the mount's daemon");
@@ -207,7 +376,7 @@ impl Watcher {
 
     /// Waits; true when the mount is to end.
     fn pause(&self, pause: Duration) -> bool {
-        sys::wait_any([self.stopped.as_fd()], Some(pause)).is_ok_and(|[stopped]| stopped)
+        sys::wait_any([self.signals.stopped.as_fd()], Some(pause)).is_ok_and(|[stopped]| stopped)
     }
 
     fn is_unmounted(&self) -> bool {

@@ -2,26 +2,24 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use alluxio_fuse::{
-    AgentSpawner, Mount, MountError, MountOptions, MountRequest, agent, unmount_abandoned,
-};
+use alluxio_fuse::{AgentSpawner, Mount, MountError, agent, unmount_abandoned};
 
-use crate::local_tree::POISON;
+use crate::local_tree::{ESCAPE, POISON};
 use crate::sample::{
     NOBODY, Sample, daemon_of, exists, has_ended, shared, sum, this_program,
     this_program_with_client, wait_until,
 };
+use crate::takeover::{Supervisor, reads_right};
 
 /// Daemons killed in one check: enough to hit a read, a reply and a start several times each.
 const KILLS: u32 = 20;
@@ -160,6 +158,24 @@ pub(crate) fn the_daemon_has_no_privilege() {
         assert_eq!(fields(set), ["0000000000000000"], "{set}");
     }
     assert_eq!(fields("NoNewPrivs:"), ["1"]);
+    assert_eq!(fields("Seccomp:"), ["2"], "no filter of system calls");
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    for (limit, value) in [("Max core file size", "0"), ("Max data size", "8589934592")] {
+        let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+        let values: Vec<_> = line[limit.len()..].split_whitespace().take(2).collect();
+        assert_eq!(values, [value, value], "{line}");
+    }
+    for namespace in ["mnt", "ipc", "uts"] {
+        let [its, ours] = [pid, std::process::id()]
+            .map(|pid| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap());
+        assert_ne!(its, ours, "{namespace}");
+    }
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    for line in mounts.lines() {
+        let flags = line.split(' ').nth(5).unwrap();
+        assert!(flags.starts_with("ro"), "{line}");
+        assert!(!line.contains("fuse.alluxio-dataset"), "{line}");
+    }
     let memory = fs::metadata(format!("/proc/{pid}/mem")).unwrap();
     assert_eq!(
         memory.uid(),
@@ -172,6 +188,27 @@ pub(crate) fn the_daemon_has_no_privilege() {
         !arguments.contains(tree.to_str().unwrap()),
         "configuration in {arguments}"
     );
+    ends_cleanly(&sample, &mount);
+}
+
+pub(crate) fn a_daemon_cannot_leave_its_sandbox() {
+    let sample = Sample::with_files();
+    sample.file(ESCAPE, 4096);
+    let mount = sample.mount();
+    let told = fs::read(sample.mountpoint().join(ESCAPE)).unwrap();
+    let told = String::from_utf8(told).unwrap();
+    let told: Vec<_> = told.trim_end_matches('\0').lines().collect();
+    let (closed, none) = (libc::ENOSYS, libc::EROFS);
+    let expected = [
+        format!("write {none}"),
+        format!("read-secret {}", libc::EACCES),
+        format!("run {closed}"),
+        format!("unshare {closed}"),
+        format!("ptrace {closed}"),
+        format!("bpf {closed}"),
+        format!("become-root {closed}"),
+    ];
+    assert_eq!(told, expected);
     ends_cleanly(&sample, &mount);
 }
 
@@ -306,22 +343,10 @@ pub(crate) fn a_request_that_no_daemon_survives_is_given_up() {
 
 pub(crate) fn a_daemon_serves_on_without_its_supervisor() {
     let sample = Sample::with_files();
-    let mut supervisor = Command::new(std::env::current_exe().unwrap())
-        .arg("supervise")
-        .args([sample.tree(), sample.mountpoint()])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let stdout = supervisor.stdout.take().unwrap();
-    BufReader::new(stdout).read_line(&mut line).unwrap();
-    let daemon: u32 = line.trim().parse().unwrap();
-    supervisor.kill().unwrap();
-    supervisor.wait().unwrap();
-    for path in sample.paths() {
-        let expected = fs::read(sample.tree().join(&path)).unwrap();
-        assert_eq!(fs::read(sample.mountpoint().join(&path)).unwrap(), expected);
-    }
+    let mut supervisor = Supervisor::start(&sample);
+    let daemon = supervisor.daemon;
+    supervisor.kill();
+    reads_right(&sample);
     assert!(!has_ended(daemon));
     unmount_abandoned(&sample.mountpoint()).unwrap();
     unmount_abandoned(&sample.mountpoint()).unwrap();
@@ -337,7 +362,9 @@ pub(crate) fn metrics_are_told_on_a_socket() {
     let socket = folder.join("metrics.sock");
     let mut request = sample.request();
     request.options.metrics_socket = Some(socket.clone());
-    let mount = Mount::start(request, shared(this_program())).unwrap();
+    let mut spawner = this_program();
+    spawner.writable = vec![folder];
+    let mount = Mount::start(request, shared(spawner)).unwrap();
     fs::read(sample.mountpoint().join("one byte")).unwrap();
     let mut text = String::new();
     let mut connection = UnixStream::connect(socket).unwrap();
@@ -350,18 +377,6 @@ pub(crate) fn metrics_are_told_on_a_socket() {
     ends_cleanly(&sample, &mount);
 }
 
-/// Holds a mount for the check of a daemon without a supervisor: prints the daemon's process id.
-pub(crate) fn supervise(tree: &str, mountpoint: &str) {
-    let request = MountRequest {
-        mountpoint: mountpoint.into(),
-        config_yaml: tree.to_owned(),
-        options: MountOptions::default(),
-    };
-    let mount = Mount::start(request, shared(this_program())).unwrap();
-    println!("{}", daemon_of(&mount));
-    mount.wait().unwrap();
-}
-
 fn unmount_from_outside(sample: &Sample) {
     let path = CString::new(sample.mountpoint().to_str().unwrap()).unwrap();
     // SAFETY: a C string and a number.
@@ -370,6 +385,30 @@ fn unmount_from_outside(sample: &Sample) {
 
 /// Reads everything again and again and kills daemons meanwhile; how many files were read.
 fn read_while_daemons_die(sample: &Sample, mount: &Mount) -> u64 {
+    let read = read_while(sample, |read| {
+        for kill in 0..KILLS {
+            let enough = read.load(Ordering::Relaxed) + 40 + u64::from(kill);
+            let born = Instant::now();
+            wait_until("a daemon has served a while", || {
+                read.load(Ordering::Relaxed) > enough && born.elapsed() > LIFE
+            });
+            kill_process(daemon_of(mount));
+            wait_until("the daemon is replaced", || mount.restarts() > kill);
+        }
+    });
+    assert_eq!(mount.restarts(), KILLS);
+    read
+}
+
+/// Ends a process that a mount of this program started and has not reaped.
+pub(crate) fn kill_process(pid: u32) {
+    // SAFETY: two numbers.
+    unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
+}
+
+/// Reads everything again and again while something is done, which gets the number of files read so
+/// far; how many there were in the end.
+pub(crate) fn read_while(sample: &Sample, act: impl FnOnce(&AtomicU64)) -> u64 {
     let files: Vec<_> = sample
         .paths()
         .into_iter()
@@ -398,20 +437,9 @@ fn read_while_daemons_die(sample: &Sample, mount: &Mount) -> u64 {
                 }
             });
         }
-        for kill in 0..KILLS {
-            let enough = read.load(Ordering::Relaxed) + 40 + u64::from(kill);
-            let born = Instant::now();
-            wait_until("a daemon has served a while", || {
-                read.load(Ordering::Relaxed) > enough && born.elapsed() > LIFE
-            });
-            let pid = daemon_of(mount);
-            // SAFETY: two numbers; the process is one that this mount started and has not reaped.
-            unsafe { libc::kill(pid.cast_signed(), libc::SIGKILL) };
-            wait_until("the daemon is replaced", || mount.restarts() > kill);
-        }
+        act(&read);
         is_over.store(true, Ordering::Relaxed);
     });
-    assert_eq!(mount.restarts(), KILLS);
     read.into_inner()
 }
 
@@ -458,7 +486,7 @@ fn xattr(path: &Path, name: &CStr) -> Result<String, i32> {
 }
 
 /// Unmounts; neither the mount nor a process may be left.
-fn ends_cleanly(sample: &Sample, mount: &Mount) {
+pub(crate) fn ends_cleanly(sample: &Sample, mount: &Mount) {
     let pid = daemon_of(mount);
     mount.unmount().unwrap();
     assert!(!sample.is_mounted());

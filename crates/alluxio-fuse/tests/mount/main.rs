@@ -18,6 +18,7 @@
 mod checks;
 mod local_tree;
 mod sample;
+mod takeover;
 
 use std::process::ExitCode;
 
@@ -26,7 +27,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 15] = [
+const CHECKS: [(&str, fn()); 19] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -46,6 +47,10 @@ const CHECKS: [(&str, fn()); 15] = [
     (
         "the_daemon_has_no_privilege",
         checks::the_daemon_has_no_privilege,
+    ),
+    (
+        "a_daemon_cannot_leave_its_sandbox",
+        checks::a_daemon_cannot_leave_its_sandbox,
     ),
     (
         "a_tree_that_cannot_be_reached_leaves_nothing",
@@ -87,6 +92,18 @@ const CHECKS: [(&str, fn()); 15] = [
         "an_agents_daemons_are_replaced_too",
         checks::an_agents_daemons_are_replaced_too,
     ),
+    (
+        "a_restarted_supervisor_finds_its_mounts",
+        takeover::a_restarted_supervisor_finds_its_mounts,
+    ),
+    (
+        "readers_do_not_notice_upgrades",
+        takeover::readers_do_not_notice_upgrades,
+    ),
+    (
+        "an_upgrade_that_fails_leaves_the_old_daemon",
+        takeover::an_upgrade_that_fails_leaves_the_old_daemon,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -97,8 +114,8 @@ fn main() -> ExitCode {
         _ => {}
     }
     if argument == "supervise" {
-        let [tree, mountpoint] = [2, 3].map(|at| std::env::args().nth(at).unwrap());
-        checks::supervise(&tree, &mountpoint);
+        let [tree, mountpoint, run] = [2, 3, 4].map(|at| std::env::args().nth(at).unwrap());
+        takeover::supervise(&tree, &mountpoint, &run);
         return ExitCode::SUCCESS;
     }
     if let Some(missing) = what_is_missing() {

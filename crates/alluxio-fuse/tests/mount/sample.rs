@@ -95,7 +95,13 @@ impl Sample {
                 source_name: "s3://bucket/tree/".to_owned(),
                 ..MountOptions::default()
             },
+            run_folder: None,
         }
+    }
+
+    /// Where supervisors find the mount.
+    pub(crate) fn run_folder(&self) -> PathBuf {
+        self.folder.path().join("run")
     }
 
     /// Mounts it.
@@ -143,6 +149,8 @@ pub(crate) fn this_program() -> LocalSpawner {
         args: vec!["daemon".to_owned()],
         uid: NOBODY,
         gid: NOBODY,
+        writable: Vec::new(),
+        data_limit_bytes: Some(8 << 30),
     }
 }
 
