@@ -16,7 +16,7 @@ BENCH_PYTHON ?= $(firstword $(subst :, ,$(shell scripts/tools path)))/python-sdk
 # The same for `make e2e`, e.g. E2E_ARGS="--keep" (see tests/e2e/README.md).
 E2E_ARGS ?=
 
-.PHONY: help demo test e2e bench bench-report image lint fmt codegen tools clean
+.PHONY: help demo test e2e bench chaos bench-report image lint fmt codegen tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ bench: ## whole paths beside limits and peers, as a table and in dist/bench.json
 	@scripts/tools ensure bench
 	cargo build --release -p alluxio-cli -p bench
 	BENCH_PYTHON=$(BENCH_PYTHON) target/release/bench run --json dist/bench.json $(BENCH_ARGS)
+
+chaos: ## kills, restarts and upgrades under a mount, then ten minutes of stress (root, fio; docs/chaos.json)
+	@scripts/tools ensure build
+	mkdir -p dist
+	cargo test --release -p alluxio-fuse --test mount -- chaos $(CURDIR)/dist/chaos.json
+	cargo test --release -p alluxio-fuse --test mount -- stress $(CURDIR)/dist/stress.json
 
 bench-report: ## docs/performance: table and plot from dist/bench.json
 	cargo run --release -p bench -- report dist/bench.json

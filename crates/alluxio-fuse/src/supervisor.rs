@@ -223,13 +223,13 @@ impl Mount {
         Ok(mount)
     }
 
-    /// Sets up the watching thread around a daemon that `begin` brings.
+    /// Sets up the watching thread around the daemon that `first_daemon` brings.
     fn watch(
         handover: Handover,
         fds: HandoverFds,
         spawner: Arc<dyn DaemonSpawner>,
         socket: Option<PathBuf>,
-        begin: impl FnOnce(&mut Watcher) -> Result<(), MountError>,
+        first_daemon: impl FnOnce(&mut Watcher) -> Result<(), MountError>,
     ) -> Result<Self, MountError> {
         let (stop, stopped) = UnixStream::pair().map_err(MountError::Memory)?;
         let (wake, woken) = UnixStream::pair().map_err(MountError::Memory)?;
@@ -251,7 +251,8 @@ impl Mount {
             pleas: heard,
         };
         let mut watcher = Watcher::new(fds, handover, spawner, signals, state);
-        let begun = begin(&mut watcher).and_then(|()| watcher.watch().map_err(MountError::Spawn));
+        let begun =
+            first_daemon(&mut watcher).and_then(|()| watcher.watch().map_err(MountError::Spawn));
         if let Err(error) = begun {
             // Nothing serves: the caller takes the mount away, so there is nothing for `Drop` to do.
             mount.state.end(Ok(()));

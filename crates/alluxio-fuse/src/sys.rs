@@ -233,7 +233,8 @@ unsafe fn take_control(header: *const libc::cmsghdr, received: &mut Received) {
     unsafe {
         match ((*header).cmsg_level, (*header).cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                let data_bytes = (*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                let length: usize = (*header).cmsg_len as _;
+                let data_bytes = length - libc::CMSG_LEN(0) as usize;
                 let numbers = libc::CMSG_DATA(header).cast::<FdBytes>();
                 for index in 0..data_bytes / size_of::<FdBytes>() {
                     let number = RawFd::from_ne_bytes(numbers.add(index).read());

@@ -159,7 +159,7 @@ impl Watcher {
             match self.wait_for_event(&daemon)? {
                 Event::Stopped => {
                     self.state.daemon_pid.store(0, Ordering::Release);
-                    self.end(daemon.process);
+                    end(daemon.process);
                     return Ok(());
                 }
                 Event::Asked => self.hear_plea(daemon, &mut backoff)?,
@@ -218,7 +218,7 @@ impl Watcher {
         };
         let begun = Instant::now();
         self.state.daemon_pid.store(0, Ordering::Release);
-        self.drain(&daemon);
+        drain(&daemon);
         let served = self.let_serve(standby);
         let pause = begun.elapsed();
         let how = daemon.process.reap();
@@ -235,19 +235,6 @@ impl Watcher {
                 let _unheard = plea.answer.try_send(Err(reason));
                 self.replace(backoff, Duration::ZERO)
             }
-        }
-    }
-
-    /// Makes a daemon end: by itself with its work done, or else by force.
-    fn drain(&self, daemon: &Running) {
-        // One that is dead already does not mind.
-        let _unheard = Order::Drain.send(daemon.control.as_fd());
-        if !has_ended_within(&*daemon.process, DRAIN_LIMIT) {
-            tracing::info!("the old daemon still has requests in hand; its successor answers them");
-            if let Err(error) = daemon.process.kill() {
-                tracing::error!(%error, "cannot kill the mount's daemon");
-            }
-            has_ended_within(&*daemon.process, EXIT_LIMIT);
         }
     }
 
@@ -286,9 +273,9 @@ impl Watcher {
         let daemon = self.spawn(true)?;
         match self.report_of(&daemon) {
             Ok(Report::Standby) => Ok(daemon),
-            Ok(Report::Failed { reason }) => Err(self.dismiss(daemon, reason)),
-            Ok(Report::Ready) => Err(self.dismiss(daemon, "it did not wait".to_owned())),
-            Err(failure) => Err(self.failed(daemon, failure)),
+            Ok(Report::Failed { reason }) => Err(dismiss(daemon, reason)),
+            Ok(Report::Ready) => Err(dismiss(daemon, "it did not wait".to_owned())),
+            Err(failure) => Err(failed(daemon, failure)),
         }
     }
 
@@ -316,9 +303,9 @@ impl Watcher {
                 daemon.since = Instant::now();
                 Ok(daemon)
             }
-            Ok(Report::Failed { reason }) => Err(self.dismiss(daemon, reason)),
-            Ok(Report::Standby) => Err(self.dismiss(daemon, "it waits for a turn".to_owned())),
-            Err(failure) => Err(self.failed(daemon, failure)),
+            Ok(Report::Failed { reason }) => Err(dismiss(daemon, reason)),
+            Ok(Report::Standby) => Err(dismiss(daemon, "it waits for a turn".to_owned())),
+            Err(failure) => Err(failed(daemon, failure)),
         }
     }
 
@@ -347,33 +334,6 @@ impl Watcher {
         }
     }
 
-    /// Ends a daemon that did not come to serve; none as the failure means that it ended by itself.
-    fn failed(&self, daemon: Running, failure: Option<NotStarted>) -> NotStarted {
-        let how = self.end(daemon.process);
-        failure.unwrap_or_else(|| {
-            NotStarted::Daemon(format!(
-                "it ended before it was ready ({how}); its own log tells why"
-            ))
-        })
-    }
-
-    fn dismiss(&self, daemon: Running, reason: String) -> NotStarted {
-        self.failed(daemon, Some(NotStarted::Daemon(reason)))
-    }
-
-    /// Lets a daemon end by itself for a moment, then kills it; how it ended.
-    fn end(&self, process: Box<dyn DaemonProcess>) -> String {
-        if !has_ended_within(&*process, EXIT_LIMIT) {
-            if let Err(error) = process.kill() {
-                tracing::error!(pid = process.pid(), %error, "cannot kill the mount's daemon");
-            }
-            if !has_ended_within(&*process, EXIT_LIMIT) {
-                return "it cannot be killed".to_owned();
-            }
-        }
-        process.reap()
-    }
-
     /// Waits; true when the mount is to end.
     fn pause(&self, pause: Duration) -> bool {
         sys::wait_any([self.signals.stopped.as_fd()], Some(pause)).is_ok_and(|[stopped]| stopped)
@@ -386,4 +346,44 @@ impl Watcher {
 
 fn has_ended_within(process: &dyn DaemonProcess, limit: Duration) -> bool {
     sys::wait_any([process.pidfd()], Some(limit)).is_ok_and(|[ended]| ended)
+}
+
+/// Makes a daemon end: by itself with its work done, or else by force.
+fn drain(daemon: &Running) {
+    // One that is dead already does not mind.
+    let _unheard = Order::Drain.send(daemon.control.as_fd());
+    if !has_ended_within(&*daemon.process, DRAIN_LIMIT) {
+        tracing::info!("the old daemon still has requests in hand; its successor answers them");
+        if let Err(error) = daemon.process.kill() {
+            tracing::error!(%error, "cannot kill the mount's daemon");
+        }
+        has_ended_within(&*daemon.process, EXIT_LIMIT);
+    }
+}
+
+/// Ends a daemon that did not come to serve; none as the failure means that it ended by itself.
+fn failed(daemon: Running, failure: Option<NotStarted>) -> NotStarted {
+    let how = end(daemon.process);
+    failure.unwrap_or_else(|| {
+        NotStarted::Daemon(format!(
+            "it ended before it was ready ({how}); its own log tells why"
+        ))
+    })
+}
+
+fn dismiss(daemon: Running, reason: String) -> NotStarted {
+    failed(daemon, Some(NotStarted::Daemon(reason)))
+}
+
+/// Lets a daemon end by itself for a moment, then kills it; how it ended.
+fn end(process: Box<dyn DaemonProcess>) -> String {
+    if !has_ended_within(&*process, EXIT_LIMIT) {
+        if let Err(error) = process.kill() {
+            tracing::error!(pid = process.pid(), %error, "cannot kill the mount's daemon");
+        }
+        if !has_ended_within(&*process, EXIT_LIMIT) {
+            return "it cannot be killed".to_owned();
+        }
+    }
+    process.reap()
 }

@@ -443,18 +443,23 @@ pub(crate) fn read_while(sample: &Sample, act: impl FnOnce(&AtomicU64)) -> u64 {
     read.into_inner()
 }
 
-/// Reads a file whose pages the kernel has just dropped, so that the daemon is asked.
-fn read_past_the_cache(path: &Path) -> Vec<u8> {
-    let file = File::open(path).unwrap();
+/// Makes the kernel drop a file's pages.
+pub(crate) fn forget_pages(file: &File) {
     // SAFETY: an open descriptor and numbers.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
+/// Reads a file whose pages the kernel has just dropped, so that the daemon is asked.
+pub(crate) fn read_past_the_cache(path: &Path) -> Vec<u8> {
+    let file = File::open(path).unwrap();
+    forget_pages(&file);
     let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
     let mut content = vec![0; length];
     file.read_exact_at(&mut content, 0).unwrap();
     content
 }
 
-fn sum_by_mmap(path: &Path) -> [u8; 32] {
+pub(crate) fn sum_by_mmap(path: &Path) -> [u8; 32] {
     let file = File::open(path).unwrap();
     let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
     if length == 0 {

@@ -1,7 +1,8 @@
 //! Real mounts over a local folder: bytes, names, attributes, and daemons that are killed.
 //!
 //! This program is its own daemon: started with `daemon` it serves what is handed over, with
-//! `client-daemon` it does so through the embedded client. The checks
+//! `client-daemon` it does so through the embedded client. With `chaos` or `stress` it does that one
+//! check for long, and writes what it saw to the file that is named (`make chaos`). The checks
 //! need root and `/dev/fuse`. Where those are missing the program says so in one line and succeeds,
 //! except under `CI=true`.
 #![allow(
@@ -15,9 +16,11 @@
     reason = "mmap and getxattr are what is tested, and the standard library has neither"
 )]
 
+mod chaos;
 mod checks;
 mod local_tree;
 mod sample;
+mod stress;
 mod takeover;
 
 use std::process::ExitCode;
@@ -27,7 +30,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 19] = [
+const CHECKS: [(&str, fn()); 21] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -104,6 +107,14 @@ const CHECKS: [(&str, fn()); 19] = [
         "an_upgrade_that_fails_leaves_the_old_daemon",
         takeover::an_upgrade_that_fails_leaves_the_old_daemon,
     ),
+    (
+        "applications_do_not_notice_chaos",
+        chaos::applications_do_not_notice_chaos,
+    ),
+    (
+        "nothing_is_left_after_stress",
+        stress::nothing_is_left_after_stress,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -129,6 +140,18 @@ fn main() -> ExitCode {
         } else {
             ExitCode::SUCCESS
         };
+    }
+    let report = std::env::args().nth(2).unwrap_or_default();
+    match argument.as_str() {
+        "chaos" => {
+            chaos::at_length(&report);
+            return ExitCode::SUCCESS;
+        }
+        "stress" => {
+            stress::at_length(&report);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     for (name, check) in CHECKS {
         // A filter, as the usual harness has it; its options are not ours.

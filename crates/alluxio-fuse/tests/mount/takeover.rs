@@ -1,9 +1,9 @@
 //! The supervisor's own death, and upgrades.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,6 +24,7 @@ const UPGRADES: u32 = 10;
 /// A process that supervises a mount of a sample.
 pub(crate) struct Supervisor {
     process: Child,
+    answers: BufReader<ChildStdout>,
     /// The daemon it had when it was ready.
     pub(crate) daemon: u32,
 }
@@ -34,14 +35,44 @@ impl Supervisor {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .arg("supervise")
             .args([sample.tree(), sample.mountpoint(), sample.run_folder()])
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let stdout = process.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let daemon = line.trim().parse().unwrap();
-        Self { process, daemon }
+        let answers = BufReader::new(process.stdout.take().unwrap());
+        let mut supervisor = Self {
+            process,
+            answers,
+            daemon: 0,
+        };
+        supervisor.daemon = supervisor.answer();
+        supervisor
+    }
+
+    /// The present daemon, as soon as there is one.
+    pub(crate) fn present_daemon(&mut self) -> u32 {
+        self.ask("daemon")
+    }
+
+    /// The daemon that serves in place of one that was killed.
+    pub(crate) fn daemon_after(&mut self, killed: u32) -> u32 {
+        let mut daemon = killed;
+        wait_until("another daemon", || {
+            daemon = self.present_daemon();
+            daemon != killed
+        });
+        daemon
+    }
+
+    /// Replaces the daemon; for how many microseconds readers had to wait.
+    pub(crate) fn upgrade(&mut self) -> u32 {
+        self.ask("upgrade")
+    }
+
+    /// Ends the mount, and with it the process.
+    pub(crate) fn unmount(mut self) {
+        self.ask("unmount");
+        assert!(self.process.wait().unwrap().success());
     }
 
     /// Ends it as a crash would.
@@ -49,9 +80,20 @@ impl Supervisor {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
+
+    fn ask(&mut self, question: &str) -> u32 {
+        writeln!(self.process.stdin.as_ref().unwrap(), "{question}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> u32 {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim().parse().unwrap()
+    }
 }
 
-/// The main of a [`Supervisor`]'s process: prints the daemon's process id and stays.
+/// The main of a [`Supervisor`]'s process: prints the daemon's process id, then answers questions.
 pub(crate) fn supervise(tree: &str, mountpoint: &str, run_folder: &str) {
     let spawner = shared(this_program());
     let mut found = find_abandoned(Path::new(run_folder)).unwrap();
@@ -68,7 +110,16 @@ pub(crate) fn supervise(tree: &str, mountpoint: &str, run_folder: &str) {
         }
     };
     println!("{}", daemon_of(&mount));
-    mount.wait().unwrap();
+    for question in std::io::stdin().lines() {
+        match question.unwrap().as_str() {
+            "daemon" => println!("{}", daemon_of(&mount)),
+            "upgrade" => println!("{}", mount.upgrade().unwrap().as_micros()),
+            _ => {
+                mount.unmount().unwrap();
+                println!("0");
+            }
+        }
+    }
 }
 
 /// Whether every file reads as it is.
@@ -97,7 +148,7 @@ pub(crate) fn a_restarted_supervisor_finds_its_mounts() {
             wait_until("the dead daemon is gone", || has_ended(daemon));
             let path = sample.mountpoint().join("small/1/f001.jpg");
             assert_eq!(fs::read(path).unwrap().len(), 1311);
-            daemon = successor_of(&sample);
+            daemon = supervisor.daemon_after(daemon);
             supervisor.kill();
         }
     });
@@ -183,40 +234,4 @@ impl Supervisor {
         self.kill();
         self.daemon
     }
-}
-
-/// The daemon of a mount whose supervisor is in another process: the youngest that runs this program
-/// as a daemon with this mount's connection.
-fn successor_of(sample: &Sample) -> u32 {
-    let mut supervisor = None;
-    for entry in fs::read_dir("/proc").unwrap() {
-        let Ok(pid) = entry
-            .unwrap()
-            .file_name()
-            .to_str()
-            .unwrap_or("")
-            .parse::<u32>()
-        else {
-            continue;
-        };
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let arguments = String::from_utf8_lossy(&arguments).into_owned();
-        let run_folder = sample.run_folder();
-        if arguments.contains("supervise") && arguments.contains(run_folder.to_str().unwrap()) {
-            supervisor = Some(pid);
-        }
-    }
-    let supervisor = supervisor.unwrap();
-    let children = format!("/proc/{supervisor}/task");
-    let mut daemon = 0;
-    wait_until("the supervisor has a daemon", || {
-        for task in fs::read_dir(&children).into_iter().flatten().flatten() {
-            let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            if let Some(pid) = text.split_whitespace().next_back() {
-                daemon = pid.parse().unwrap();
-            }
-        }
-        daemon != 0 && !has_ended(daemon)
-    });
-    daemon
 }
