@@ -27,7 +27,7 @@ struct Extent {
     upgrades: usize,
 }
 
-/// Between two kills, in milliseconds: from the middle of a start to well past it.
+/// How long a daemon lives, in milliseconds: from its first requests to well past them.
 const KILL_PAUSE_MS: std::ops::RangeInclusive<u64> = 5..=400;
 
 /// A call that begins so soon after a kill meets it.
@@ -169,9 +169,9 @@ fn inflict(extent: &Extent, sample: &Sample, supervisor: &mut Supervisor) -> Inf
     let mut random = Random(1);
     let mut killed = 0;
     for _ in 0..extent.kills {
-        // The pace of the kills is what is tried, and nothing is waited for but a daemon to kill.
-        thread::sleep(Duration::from_millis(random.within(&KILL_PAUSE_MS)));
         let daemon = supervisor.daemon_after(killed);
+        // How long a daemon lives is what is tried, and nothing is waited for.
+        thread::sleep(Duration::from_millis(random.within(&KILL_PAUSE_MS)));
         done.kills.push(Instant::now());
         kill_process(daemon);
         killed = daemon;
@@ -310,7 +310,7 @@ fn fio(sample: &Sample) -> Option<Child> {
             "--runtime=3600",
             "--numjobs=1",
         ])
-        .args(["--readonly", "--size=12M", "--output=/dev/null"])
+        .args(["--thread", "--readonly", "--size=12M", "--output=/dev/null"])
         .arg(format!("--filename={}", file.display()))
         .stdout(Stdio::null())
         .spawn();
