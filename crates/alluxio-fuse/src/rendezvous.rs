@@ -186,7 +186,7 @@ mod tests {
         let socket = socket_of(&folder, Path::new("/mnt/data"));
         drop(listen(&socket).unwrap());
         let listener = listen(&socket).unwrap();
-        assert_eq!(sockets(&folder).unwrap(), [socket.clone()]);
+        assert_eq!(sockets(&folder).unwrap(), std::slice::from_ref(&socket));
         let connection = connect(&socket).unwrap();
         let accepted = accept(listener.as_fd()).unwrap();
         sys::send_message(accepted.as_fd(), b"here", &[listener.as_fd()]).unwrap();

@@ -97,15 +97,17 @@ impl Supervisor {
 pub(crate) fn supervise(tree: &str, mountpoint: &str, run_folder: &str) {
     let spawner = shared(this_program());
     let mut found = find_abandoned(Path::new(run_folder)).unwrap();
-    let mount = match found.pop() {
-        Some(found) => Mount::adopt(found, spawner).unwrap(),
-        None => {
-            let request = MountRequest {
-                mountpoint: mountpoint.into(),
-                config_yaml: tree.to_owned(),
-                options: MountOptions::default(),
-                run_folder: Some(run_folder.into()),
-            };
+    let mount = if let Some(found) = found.pop() {
+        Mount::adopt(found, spawner).unwrap()
+    } else {
+        let request = MountRequest {
+            mountpoint: mountpoint.into(),
+            config_yaml: tree.to_owned(),
+            options: MountOptions::default(),
+            run_folder: Some(run_folder.into()),
+        };
+        Mount::start(request, spawner).unwrap()
+    };
             Mount::start(request, spawner).unwrap()
         }
     };
