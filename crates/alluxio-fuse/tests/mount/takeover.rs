@@ -108,9 +108,6 @@ pub(crate) fn supervise(tree: &str, mountpoint: &str, run_folder: &str) {
         };
         Mount::start(request, spawner).unwrap()
     };
-            Mount::start(request, spawner).unwrap()
-        }
-    };
     println!("{}", daemon_of(&mount));
     for question in std::io::stdin().lines() {
         match question.unwrap().as_str() {
