@@ -3,8 +3,10 @@
 //! A fetch runs as a task of its own: a reader that gives up (an interrupted read) does not take the
 //! page away from those who wait with it, and read-ahead needs nobody to wait. Memory is bounded in
 //! two parts: the store by the weight of its pages, and the pages on their way by a budget of bytes
-//! that a fetch takes before it starts and gives back when its page lies in the store.
+//! that a fetch takes before it starts and gives back when its page lies in the store. What readers
+//! hold of evicted pages, and writers of what was not sent, counts as the store's (`account`).
 
+mod account;
 mod memory;
 
 use std::collections::HashMap;
@@ -25,6 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
 use crate::source::{BytesBySource, FetchedPage, OpenedFile, PageSource, Source};
 
+pub use account::Account;
+pub(crate) use account::Charge;
 pub use memory::MemoryStore;
 
 /// The budget counts in this unit, because a semaphore hands out at most 2^32 permits at once.
@@ -72,6 +76,15 @@ pub trait PageStore: Send + Sync {
 
     /// The bytes of all pages here.
     fn bytes(&self) -> u64;
+
+    /// The bytes of all pages alive, of which the ones here are a part.
+    fn account(&self) -> &Arc<Account>;
+
+    /// Lets pages go until all that is alive fits, or nothing is here.
+    fn make_room(&self);
+
+    /// Whether readers hold so much that what is fetched ahead would not stay.
+    fn is_crowded(&self) -> bool;
 
     /// How much of one version of a file is here, 0 to 1.
     fn share(&self, file: &FileId, version: &FileVersion) -> f64;
@@ -162,6 +175,9 @@ impl PageCache {
     /// Starts to fetch a page that nobody waits for. Returns whether it is here or on its way; not,
     /// where the budget is spent on pages that somebody waits for.
     pub(crate) fn prefetch(self: &Arc<Self>, key: &PageKey) -> bool {
+        if self.store.is_crowded() {
+            return false;
+        }
         let mut fills = self.fills.lock();
         if fills.contains_key(key) || self.store.get(key).is_some() {
             return true;
@@ -190,6 +206,9 @@ impl PageCache {
                 .clone()
                 .find(|index| !self.prefetch(&key(*index)))
                 .unwrap_or(indices.end);
+        }
+        if self.store.is_crowded() {
+            return indices.start;
         }
         let pages_of_a_run = (RUN_BYTES / file.page_size.bytes()).max(1);
         let mut run = Vec::new();
@@ -244,12 +263,16 @@ impl PageCache {
     }
 
     fn keep(&self, key: &PageKey, fetched: FetchedPage) -> Arc<Page> {
-        let page = Arc::new(Page::new(fetched.bytes, fetched.source));
+        let bytes = self.store.account().charged(fetched.bytes);
+        let page = Arc::new(Page::new(bytes, fetched.source));
         self.store.put(key.clone(), Arc::clone(&page));
-        self.metrics
-            .memory_cache_bytes
-            .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
+        self.note_bytes();
         page
+    }
+
+    fn note_bytes(&self) {
+        let bytes = i64::try_from(self.store.bytes()).unwrap_or(i64::MAX);
+        self.metrics.memory_cache_bytes.set(bytes);
     }
 
     /// A part of a page that is neither here nor on its way, past the cache; `None` where the page
@@ -262,7 +285,32 @@ impl PageCache {
         if self.store.get(key).is_some() || self.fills.lock().contains_key(key) {
             return Ok(None);
         }
-        self.source.fetch_part(&key.file, key.index, part).await
+        let fetched = self.source.fetch_part(&key.file, key.index, part).await?;
+        Ok(fetched.map(|fetched| FetchedPage {
+            bytes: self.store.account().charged(fetched.bytes),
+            ..fetched
+        }))
+    }
+
+    /// A part of a page for a reader. Where readers hold much already, a small part is copied, so that
+    /// it does not keep all of its page.
+    pub(crate) fn handed_out(&self, page: &Page, part: Bytes) -> Bytes {
+        if part.len() * 2 > page.bytes.len() || !self.store.is_crowded() {
+            return part;
+        }
+        self.store.account().charged(Bytes::copy_from_slice(&part))
+    }
+
+    /// A charge for bytes that others than the cache buffer, of nothing yet.
+    pub(crate) fn charge(&self) -> Charge {
+        self.store.account().charge()
+    }
+
+    /// Counts so many bytes with a charge, at the cost of pages.
+    pub(crate) fn reserve(&self, charge: &mut Charge, bytes: u64) {
+        charge.set(bytes);
+        self.store.make_room();
+        self.note_bytes();
     }
 
     /// Whether pages of the file that follow each other are better asked for together.
@@ -278,6 +326,7 @@ impl PageCache {
     /// Drops all pages of a file, of every version. Those on their way may come after.
     pub(crate) fn forget(&self, file: &FileId) {
         self.store.forget(file);
+        self.note_bytes();
     }
 
     fn start(self: &Arc<Self>, key: PageKey, permit: Option<OwnedSemaphorePermit>) -> Fill {

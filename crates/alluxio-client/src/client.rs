@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use crate::cache::{MemoryPlan, MemoryStore, PageCache};
+use crate::cache::{Account, MemoryPlan, MemoryStore, PageCache};
 use crate::disk::{DiskCache, DiskMemory, DiskThenRemote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::invalidation::Invalidation;
@@ -321,6 +321,10 @@ impl Client {
         }
     }
 
+    pub(crate) fn cache(&self) -> &PageCache {
+        &self.inner.readers.cache
+    }
+
     pub(crate) fn max_parallel_transfers(&self) -> usize {
         self.inner.max_parallel_transfers
     }
@@ -381,6 +385,7 @@ fn shared(
         metrics,
         access_profile: options.access_profile,
         runtime: Handle::current(),
+        deadline: options.robust.deadline,
         readahead_max_bytes: options.readahead_max_bytes,
         readahead_total_bytes: store_bytes / READAHEAD_SHARE,
         open_files: AtomicUsize::new(0),
@@ -402,7 +407,14 @@ async fn metadata(config: &Config, source: MetadataSource) -> Result<Metadata> {
         negative_ttl: options.negative_ttl,
         bytes: options.metadata_limit_bytes,
     };
-    Ok(Metadata::new(source, manifest, limits, Handle::current()))
+    let deadline = options.robust.deadline;
+    Ok(Metadata::new(
+        source,
+        manifest,
+        limits,
+        deadline,
+        Handle::current(),
+    ))
 }
 
 /// Loads by the workers of a cluster.
@@ -424,8 +436,9 @@ fn page_cache(
     source: Arc<dyn PageSource>,
     metrics: &Arc<Metrics>,
 ) -> Arc<PageCache> {
+    let account = Account::shown_in(metrics.memory_live_bytes.clone());
     PageCache::new(
-        Arc::new(MemoryStore::new(memory.store_bytes)),
+        Arc::new(MemoryStore::of_account(memory.store_bytes, account)),
         source,
         memory.inflight_bytes,
         Handle::current(),

@@ -49,6 +49,7 @@ pub struct Metrics {
     page_size_mismatches: IntCounter,
     pub(crate) robust: RobustCounters,
     pub(crate) memory_cache_bytes: IntGauge,
+    pub(crate) memory_live_bytes: IntGauge,
     pub(crate) workers: IntGauge,
     pub(crate) inflight_requests: IntGauge,
 }
@@ -137,6 +138,10 @@ impl Metrics {
             memory_cache_bytes: gauge(
                 "alluxio_client_memory_cache_bytes",
                 "Bytes of the pages cached in memory.",
+            )?,
+            memory_live_bytes: gauge(
+                "alluxio_client_memory_live_bytes",
+                "Bytes of pages, cached or held by readers, and of writes that were not sent.",
             )?,
             workers: gauge("alluxio_client_workers", "Workers on the ring.")?,
             inflight_requests: gauge(

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use alluxio_config::AccessProfile;
 use alluxio_wire::{FileStatus, FileVersion, PageRange, PageSize, PageSlice, split};
@@ -26,7 +27,7 @@ use tokio::runtime::Handle;
 use crate::cache::{Found, Page, PageCache, PageKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
-use crate::source::{BytesBySource, OpenedFile, Source};
+use crate::source::{BytesBySource, OpenedFile, Source, out_of_time};
 use crate::status::Metadata;
 
 pub(crate) use follow::{Bounds, Order};
@@ -61,8 +62,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     /// Of files that are opened without a profile of their own.
     pub(crate) access_profile: AccessProfile,
-    /// Where footers and headers are looked up.
+    /// Where footers and headers are looked up, and whose clock is asked.
     pub(crate) runtime: Handle,
+    /// How long a page is waited for.
+    pub(crate) deadline: Duration,
     /// The most that one file's read-ahead may take.
     pub(crate) readahead_max_bytes: u64,
     /// What all files' read-ahead together may take.
@@ -217,7 +220,7 @@ impl FileReader {
                     hits += 1;
                     page
                 }
-                Found::Coming(fill) => match fill.await {
+                Found::Coming(fill) => match self.arrival(fill, slice.index).await {
                     Ok(page) => {
                         waits += 1;
                         page
@@ -225,7 +228,7 @@ impl FileReader {
                     Err(error) => return Err(self.failed(error).await),
                 },
             };
-            read.push(&page, slice);
+            read.push(&page, slice, &shared.cache);
             self.start(&mut slices, &mut waiting);
         }
         shared.metrics.looked_up(hits, waits);
@@ -267,6 +270,25 @@ impl FileReader {
         read.chunks.push(fetched.bytes);
         shared.metrics.delivered(read.by_source);
         Ok(Some(read))
+    }
+
+    /// A page that is on its way, within the deadline: it may have started long after others of its
+    /// run, which are waited for in turn.
+    async fn arrival(
+        &self,
+        fill: impl Future<Output = Result<Arc<Page>>>,
+        index: u64,
+    ) -> Result<Arc<Page>> {
+        let Inner { file, shared, .. } = &*self.inner;
+        let arrival = {
+            // The thread that polls may have no runtime, and so no clock.
+            let _runtime = shared.runtime.enter();
+            tokio::time::timeout(shared.deadline, fill)
+        };
+        arrival.await.unwrap_or_else(|_elapsed| {
+            shared.metrics.robust.deadline_exceeded();
+            Err(out_of_time(file, index, shared.deadline))
+        })
     }
 
     /// A file that changed or went is looked up anew when it is opened again, and not after the
@@ -417,8 +439,9 @@ impl ReadBytes {
         whole.freeze()
     }
 
-    fn push(&mut self, page: &Page, slice: PageSlice) {
-        self.chunks.push(slice_of(page, slice));
+    fn push(&mut self, page: &Page, slice: PageSlice, cache: &PageCache) {
+        let chunk = cache.handed_out(page, slice_of(page, slice));
+        self.chunks.push(chunk);
         let origin = page.hand_out(slice.length);
         for source in Source::ALL {
             self.by_source.add(source, origin.of(source));

@@ -555,9 +555,10 @@ fn source_of(rank: usize) -> Source {
     }
 }
 
-fn out_of_time(file: &OpenedFile, index: u64, deadline: Duration) -> Error {
+pub(crate) fn out_of_time(file: &OpenedFile, index: u64, deadline: Duration) -> Error {
     let context = format!(
-        "page {index} of {} did not come within {} ms, neither from workers nor from the          under-store; look for slow or silent ones, or raise client.deadline_milliseconds",
+        "page {index} of {} did not come within {} ms, neither from workers nor from the \
+         under-store; look for slow or silent ones, or raise client.deadline_milliseconds",
         file.uri,
         deadline.as_millis()
     );

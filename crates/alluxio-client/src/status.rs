@@ -13,6 +13,7 @@ mod kept;
 mod source;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use futures::stream::BoxStream;
@@ -38,6 +39,8 @@ struct Inner {
     source: Arc<MetadataSource>,
     manifest: Option<FromManifest>,
     kept: Arc<Kept>,
+    /// For one status, whoever is asked and however often.
+    deadline: Duration,
     runtime: Handle,
 }
 
@@ -46,6 +49,7 @@ impl Metadata {
         source: MetadataSource,
         manifest: Option<FromManifest>,
         limits: Limits,
+        deadline: Duration,
         runtime: Handle,
     ) -> Self {
         Self {
@@ -53,6 +57,7 @@ impl Metadata {
                 source: Arc::new(source),
                 manifest,
                 kept: Arc::new(Kept::new(limits)),
+                deadline,
                 runtime,
             }),
         }
@@ -69,8 +74,8 @@ impl Metadata {
         if let Some(answer) = inner.kept.status(uri) {
             return answer;
         }
-        let (source, asked) = (Arc::clone(&inner.source), uri.clone());
-        let fetch: Fetch<_> = Box::pin(async move { source.status(&asked).await.map(Arc::new) });
+        let asking = inner.ask(uri);
+        let fetch: Fetch<_> = Box::pin(async move { asking.await.map(Arc::new) });
         Kept::fetch_status(&inner.kept, &inner.runtime, uri, fetch).await
     }
 
@@ -137,11 +142,7 @@ impl Metadata {
 
     /// The status in the store at this moment. In a task of the runtime: see [`Kept`].
     async fn ask_store(&self, uri: &UfsUri) -> Result<FileStatus> {
-        let (source, asked) = (Arc::clone(&self.inner.source), uri.clone());
-        let asking = self
-            .inner
-            .runtime
-            .spawn(async move { source.status(&asked).await });
+        let asking = self.inner.runtime.spawn(self.inner.ask(uri));
         asking.await.unwrap_or_else(|error| Err(stopped(&error)))
     }
 
@@ -161,6 +162,24 @@ impl Metadata {
             .await
             .unwrap_or_else(|error| Some(Err(stopped(&error))));
         answer.map(|answer| answer.map(Arc::new))
+    }
+}
+
+impl Inner {
+    /// Asks the source for a status, within the deadline.
+    fn ask(&self, uri: &UfsUri) -> impl Future<Output = Result<FileStatus>> + Send + 'static {
+        let (source, uri, deadline) = (Arc::clone(&self.source), uri.clone(), self.deadline);
+        async move {
+            let asking = tokio::time::timeout(deadline, source.status(&uri)).await;
+            asking.unwrap_or_else(|_elapsed| {
+                let context = format!(
+                    "the status of {uri} did not come within {} ms; look for a slow or silent \
+                     store, or raise client.deadline_milliseconds",
+                    deadline.as_millis()
+                );
+                Err(Error::new(ErrorKind::TimedOut, "status", context))
+            })
+        }
     }
 }
 

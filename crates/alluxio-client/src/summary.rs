@@ -53,6 +53,8 @@ pub struct CacheSummary {
     pub waits: u64,
     /// Bytes in memory now.
     pub memory_bytes: u64,
+    /// The same with the pages that readers hold beside the cache, and with writes that were not sent.
+    pub live_bytes: u64,
 }
 
 /// What came from the under-store instead of a worker.
@@ -132,6 +134,7 @@ pub(crate) fn cache(metrics: &Metrics) -> CacheSummary {
         hits,
         waits,
         memory_bytes: u64::try_from(metrics.memory_cache_bytes.get()).unwrap_or_default(),
+        live_bytes: u64::try_from(metrics.memory_live_bytes.get()).unwrap_or_default(),
     }
 }
 

@@ -9,6 +9,7 @@ use alluxio_ufs::{UfsWriter, WriteMode, WriteOptions, Written};
 use alluxio_wire::{FileStatus, UfsUri};
 use bytes::Bytes;
 
+use crate::cache::Charge;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,6 +21,8 @@ pub struct FileWriter {
     target: Target,
     writer: UfsWriter,
     written_bytes: u64,
+    /// For what the writer holds, at the cost of cached pages.
+    buffered: Charge,
 }
 
 /// A file that may be written.
@@ -92,6 +95,7 @@ impl Client {
         let writer = self.ufs().writer(&target.uri, options).await;
         Ok(FileWriter {
             client: self.clone(),
+            buffered: self.cache().charge(),
             writer: writer.map_err(|error| Error::from_ufs("write", &error))?,
             target,
             written_bytes: 0,
@@ -114,7 +118,12 @@ impl FileWriter {
     /// nothing more can be written, and the file stays as it was.
     pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let length = bytes.len() as u64;
+        // Before it waits for parts to be sent, it holds these bytes too.
+        let most = self.writer.buffered_bytes() + length;
+        self.client.cache().reserve(&mut self.buffered, most);
         let written = self.writer.write(bytes).await;
+        let holds = self.writer.buffered_bytes();
+        self.client.cache().reserve(&mut self.buffered, holds);
         written.map_err(|error| Error::from_ufs("write", &error))?;
         self.written_bytes += length;
         Ok(())

@@ -289,6 +289,7 @@ async fn all_metrics_are_there_under_their_names() {
         "alluxio_client_hedges_total",
         "alluxio_client_inflight_requests",
         "alluxio_client_memory_cache_bytes",
+        "alluxio_client_memory_live_bytes",
         "alluxio_client_page_latency_ms",
         "alluxio_client_page_requests_total",
         "alluxio_client_page_size_mismatch_total",

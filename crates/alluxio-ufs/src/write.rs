@@ -275,6 +275,16 @@ impl UfsWriter {
         }
     }
 
+    /// The most that the writer holds in memory now: what waits for a whole part, and the parts that
+    /// may be on their way.
+    pub fn buffered_bytes(&self) -> u64 {
+        match &self.sink {
+            Some(Sink::Object(_)) => self.parts.waiting_bytes() + self.parts.most_on_their_way(),
+            Some(Sink::Local(_)) => self.parts.waiting_bytes(),
+            None => 0,
+        }
+    }
+
     /// Throws away what was sent.
     pub async fn abort(mut self) {
         if let Some(sink) = self.sink.take() {

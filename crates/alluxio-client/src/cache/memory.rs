@@ -1,25 +1,33 @@
 //! Pages in memory, weighed in bytes, the least recently used leaving first.
 //!
-//! The weight is exact and the limit is kept at every moment: a put makes room before it keeps. A
+//! The weight is exact and the limit is kept at every moment: a put makes room before it keeps, also
+//! for pages that left and that readers still hold. A
 //! cache that admits by popularity or evicts in the background would do neither, and would drop
 //! pages read ahead before they are read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use alluxio_wire::{FileId, FileVersion};
 use parking_lot::Mutex;
 
-use super::{Page, PageKey, PageStore};
+use super::{Account, Page, PageKey, PageStore};
 
 /// What a page costs beside its bytes, so that millions of tiny files are bounded too: its entries
 /// in the maps and the allocations of key and page.
 const ENTRY_OVERHEAD_BYTES: u64 = 512;
 
+/// Where readers hold more than this part of the capacity, what is fetched ahead might not stay.
+const CROWDED_PART: u64 = 2;
+
 /// A page store in memory.
 pub struct MemoryStore {
     capacity_bytes: u64,
+    account: Arc<Account>,
     pages: Mutex<Pages>,
+    /// The bytes of all pages here, for those who look without the lock.
+    bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -48,9 +56,17 @@ struct Resident {
 impl MemoryStore {
     /// A store whose pages weigh at most `capacity_bytes`.
     pub fn new(capacity_bytes: u64) -> Self {
+        Self::of_account(capacity_bytes, Arc::default())
+    }
+
+    /// A store whose pages, and all else in the account, weigh at most `capacity_bytes`. What others
+    /// hold beyond that is theirs; the store is empty then.
+    pub(crate) fn of_account(capacity_bytes: u64, account: Arc<Account>) -> Self {
         Self {
             capacity_bytes,
+            account,
             pages: Mutex::default(),
+            bytes: AtomicU64::new(0),
         }
     }
 }
@@ -67,16 +83,43 @@ impl PageStore for MemoryStore {
         }
         let mut pages = self.pages.lock();
         pages.remove(&key);
-        while pages.weight + weight > self.capacity_bytes && pages.evict_oldest() {}
-        pages.insert(key, page);
+        let length = page.bytes().len() as u64;
+        // The page is alive already, if it is charged, and not here.
+        let fits = |pages: &Pages| {
+            let others = self.held_beside(pages.bytes).max(length);
+            pages.weight + others + ENTRY_OVERHEAD_BYTES <= self.capacity_bytes
+        };
+        while !fits(&pages) && pages.evict_oldest() {}
+        if fits(&pages) {
+            pages.insert(key, page);
+        }
+        self.bytes.store(pages.bytes, Ordering::Relaxed);
     }
 
     fn bytes(&self) -> u64 {
-        self.pages.lock().bytes
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    fn make_room(&self) {
+        let mut pages = self.pages.lock();
+        let fits =
+            |pages: &Pages| pages.weight + self.held_beside(pages.bytes) <= self.capacity_bytes;
+        while !fits(&pages) && pages.evict_oldest() {}
+        self.bytes.store(pages.bytes, Ordering::Relaxed);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.held_beside(self.bytes()) > self.capacity_bytes / CROWDED_PART
     }
 
     fn forget(&self, file: &FileId) {
-        self.pages.lock().remove_file(file);
+        let mut pages = self.pages.lock();
+        pages.remove_file(file);
+        self.bytes.store(pages.bytes, Ordering::Relaxed);
     }
 
     fn share(&self, file: &FileId, version: &FileVersion) -> f64 {
@@ -89,6 +132,13 @@ impl PageStore for MemoryStore {
             .find(|r| r.version == *version);
         #[allow(clippy::cast_precision_loss, reason = "a share for people")]
         resident.map_or(0.0, |r| r.bytes as f64 / r.length.max(1) as f64)
+    }
+}
+
+impl MemoryStore {
+    /// Bytes that are alive beside those here.
+    fn held_beside(&self, bytes: u64) -> u64 {
+        self.account.bytes().saturating_sub(bytes)
     }
 }
 
@@ -225,6 +275,57 @@ mod tests {
     /// Room for this many pages.
     fn store(pages: u64) -> MemoryStore {
         MemoryStore::new(pages * (PAGE as u64 + ENTRY_OVERHEAD_BYTES))
+    }
+
+    #[test]
+    fn pages_that_readers_hold_count_after_their_eviction() {
+        let (store, file) = (store(4), file("1"));
+        let put = |index| {
+            let bytes = store.account().charged(Bytes::from(vec![0; PAGE]));
+            let key = PageKey {
+                file: Arc::clone(&file),
+                index,
+            };
+            store.put(key, Arc::new(Page::new(bytes.clone(), Source::Ufs)));
+            bytes
+        };
+        let mut held: Vec<_> = (0..3).map(&put).collect();
+        assert_eq!((store.bytes(), store.account().bytes()), (3000, 3000));
+        for index in 3..40 {
+            drop(put(index));
+            assert!(store.account().bytes() <= 5 * PAGE as u64);
+        }
+        // The three that are held left as the oldest, and leave room for one.
+        assert_eq!(store.bytes(), PAGE as u64);
+        assert!(store.is_crowded());
+        held.extend([put(50), put(51)]);
+        assert_eq!(store.bytes(), 0);
+        held.clear();
+        for index in 3..40 {
+            drop(put(index));
+        }
+        assert_eq!(
+            (store.bytes(), store.is_crowded()),
+            (4 * PAGE as u64, false)
+        );
+    }
+
+    #[test]
+    fn what_others_buffer_costs_pages() {
+        let (store, file) = (store(4), file("1"));
+        for index in 0..4 {
+            let bytes = store.account().charged(Bytes::from(vec![0; PAGE]));
+            let key = PageKey {
+                file: Arc::clone(&file),
+                index,
+            };
+            store.put(key, Arc::new(Page::new(bytes, Source::Ufs)));
+        }
+        let mut charge = store.account().charge();
+        charge.set(3 * PAGE as u64);
+        store.make_room();
+        assert_eq!(store.account().bytes(), 4 * PAGE as u64);
+        assert!(has(&store, &file, 3) && !has(&store, &file, 2));
     }
 
     #[test]

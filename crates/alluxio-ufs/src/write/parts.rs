@@ -82,6 +82,17 @@ impl Parts {
         self.total_bytes
     }
 
+    /// Bytes that wait.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
+    }
+
+    /// The most that the parts taken last, which may be on their way, have.
+    pub(super) fn most_on_their_way(&self) -> u64 {
+        let taken_bytes = self.total_bytes - self.waiting_bytes;
+        taken_bytes.min(PARALLEL_PARTS as u64 * self.part_bytes())
+    }
+
     /// A part that can be sent while at least as much again stays for the last one.
     pub(super) fn next_full(&mut self) -> Option<Vec<Bytes>> {
         let size = self.part_bytes();
