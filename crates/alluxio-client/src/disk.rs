@@ -44,7 +44,7 @@ mod writer;
 use files::{LocalFiles, create_private_dir};
 use index::{Index, Marks};
 use metrics::DiskMetrics;
-use record::FileKey;
+use record::{FileKey, RECORD_BYTES};
 use store::{Limits, Look, Shelf, Store};
 use writer::{Writer, now_s};
 
@@ -249,15 +249,17 @@ impl Inner {
         if self.is_writer() {
             return Ok(true);
         }
-        let replay = log::replay(&self.shelf.log_path(), 0).map_err(|e| unusable(dir, e))?;
-        let mut index = Index::default();
-        replay.records.iter().for_each(|record| index.apply(record));
+        let path = self.shelf.log_path();
+        let log_bytes = path.metadata().map_or(0, |log| log.len());
+        let mut index = Index::with_room(log_bytes / RECORD_BYTES as u64);
+        let end = log::replay(&path, 0, |record| index.apply(record))
+            .map_err(|error| unusable(dir, error))?;
         self.metrics.holds(&index);
         *self.shelf.index.lock() = index;
         let store = Store::open(
             Arc::clone(&self.shelf),
             Box::new(LocalFiles),
-            &replay,
+            end,
             self.limits,
         )
         .map_err(|error| unusable(dir, error))?;
@@ -289,10 +291,9 @@ impl Inner {
                 ..Followed::nothing()
             };
         }
-        let replay = log::replay(&path, followed.end)?;
         let mut index = self.shelf.index.lock();
-        replay.records.iter().for_each(|record| index.apply(record));
-        followed.end = followed.end.max(replay.end);
+        let end = log::replay(&path, followed.end, |record| index.apply(record))?;
+        followed.end = followed.end.max(end);
         self.metrics.holds(&index);
         Ok(())
     }

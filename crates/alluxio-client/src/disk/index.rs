@@ -4,6 +4,9 @@
 //! is part of what is bounded, because a cache of millions of small files costs memory for each.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use smallvec::SmallVec;
 
 use super::record::{FileKey, Record};
 
@@ -17,11 +20,18 @@ const ENTRY_MEMORY_BYTES: u64 = 136;
 const USE_RECORD_EVERY_S: u64 = 600;
 /// Where a page is not here. A page whose sum is 0 by chance is never found, which is no harm.
 const ABSENT: u64 = 0;
+/// Files for which room is made at once when a log is read. More find theirs as they come, so that
+/// a log of which most is superseded costs no memory.
+const MOST_ROOM: usize = 1 << 17;
+
+/// Keys are cut from a hash already, and a log of 100,000 files asks for each twice.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
 
 /// The files of a cache.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    files: HashMap<FileKey, CachedFile>,
+    files: HashMap<FileKey, CachedFile, BuildHasherDefault<KeyHasher>>,
     disk_bytes: u64,
     memory_bytes: u64,
     live_records: u64,
@@ -32,8 +42,8 @@ pub(super) struct Index {
 struct CachedFile {
     page_size_bytes: u64,
     length_bytes: u64,
-    /// XXH3 by page index, as far as the last page that is here.
-    sums: Vec<u64>,
+    /// XXH3 by page index, as far as the last page that is here; most files have one page.
+    sums: SmallVec<[u64; 1]>,
     resident_pages: u64,
     disk_bytes: u64,
     filled_s: u64,
@@ -62,7 +72,34 @@ pub(super) struct Marks {
     pub(super) low_memory: u64,
 }
 
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            self.0 = self.0.rotate_left(5) ^ u64::from_le_bytes(word);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Index {
+    /// An empty index with room for the files of a log of so many records.
+    pub(super) fn with_room(records: u64) -> Self {
+        // A file has a record of its own and one for each page.
+        let files = usize::try_from(records / 2).unwrap_or(MOST_ROOM);
+        Self {
+            files: HashMap::with_capacity_and_hasher(
+                files.min(MOST_ROOM),
+                BuildHasherDefault::default(),
+            ),
+            ..Self::default()
+        }
+    }
+
     /// Takes in a record of the log.
     pub(super) fn apply(&mut self, record: &Record) {
         match *record {
@@ -285,7 +322,7 @@ impl CachedFile {
         Self {
             page_size_bytes,
             length_bytes,
-            sums: Vec::new(),
+            sums: SmallVec::new(),
             resident_pages: 0,
             disk_bytes: FILE_OVERHEAD_BYTES,
             filled_s: at_s,

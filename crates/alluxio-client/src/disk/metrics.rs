@@ -25,7 +25,7 @@ pub(super) struct DiskMetrics {
     fills: IntCounterVec,
     bytes: IntGauge,
     files: IntGauge,
-    paused: IntGauge,
+    pub(super) paused: IntGauge,
     pub(super) corrupt: IntCounter,
     pub(super) read_errors: IntCounter,
 }

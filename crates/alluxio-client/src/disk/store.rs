@@ -8,7 +8,8 @@
 //!   a miss.
 //!
 //! After a power cut records may be there whose pages never reached the disk: every page has its
-//! checksum in its record and is compared with it whenever it is read.
+//! checksum in its record and is compared with it whenever it is read. Or the end of the log may be
+//! missing, and with it the records of data files: the next writer removes those.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::files::Files;
 use super::index::{Index, Marks};
-use super::log::{Log, Replay};
+use super::log::Log;
 use super::record::{FileKey, Record, sum_of};
 use crate::source::OpenedFile;
 
@@ -139,26 +140,23 @@ fn read_at(file: &File, length: usize, offset: u64) -> io::Result<Vec<u8>> {
 }
 
 impl Store {
-    /// Takes over a folder whose log was replayed into the shelf's index.
+    /// Takes over a folder whose log was replayed into the shelf's index, up to this end. Looks at
+    /// nothing else; [`Self::settle`] does, when there is time.
     pub(super) fn open(
         shelf: Arc<Shelf>,
         files: Box<dyn Files>,
-        replay: &Replay,
+        log_end: u64,
         limits: Limits,
     ) -> io::Result<Self> {
-        let log = Log::open(&*files, shelf.log_path(), replay)?;
-        let store = Self {
+        let log = Log::open(&*files, shelf.log_path(), log_end)?;
+        Ok(Self {
             shelf,
             files,
             log,
             limits,
             // The first page looks.
             since_look_bytes: LOOK_AT_SPACE_EVERY_BYTES,
-        };
-        if replay.is_damaged {
-            store.remove_strangers()?;
-        }
-        Ok(store)
+        })
     }
 
     /// Keeps a page.
@@ -211,6 +209,14 @@ impl Store {
             return Ok(());
         }
         self.evict(std::slice::from_ref(key))
+    }
+
+    /// Puts in order what the process before left: data files that no record names, where a power
+    /// cut or damage took the end of the log; and more than the limits, where its were wider.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        self.remove_strangers()?;
+        let leaving = self.shelf.index.lock().over_marks(&self.limits.marks);
+        self.evict(&leaving)
     }
 
     /// Evicts what nobody used for long, records uses, and rewrites a worn log.
@@ -284,7 +290,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes data files that no record names, which a damaged log may leave.
+    /// Removes data files that no record names.
     fn remove_strangers(&self) -> io::Result<()> {
         for folder in entries(&self.shelf.data_dir())? {
             for path in entries(&folder)? {

@@ -140,6 +140,10 @@ impl Writer {
 
 impl Work {
     fn run(&mut self, commands: &Receiver<Command>) {
+        if let Err(error) = self.store.settle() {
+            self.pause(&error);
+        }
+        self.metrics.holds(&self.shelf.index.lock());
         let mut tidied = Instant::now();
         loop {
             match commands.recv_timeout(TIDY_EVERY) {
@@ -248,4 +252,105 @@ pub(super) fn now_s() -> u64 {
     SystemTime::UNIX_EPOCH
         .elapsed()
         .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use alluxio_wire::{FileVersion, PageSize, UfsUri};
+    use prometheus::Registry;
+
+    use super::super::files::{Files, LocalFiles, create_private_dir};
+    use super::super::index::Marks;
+    use super::super::record::FileKey;
+    use super::super::store::{Limits, Look};
+    use super::*;
+
+    const PAGE: usize = 64 * 1024;
+
+    /// A disk that is full at times.
+    struct FullAtTimes(Arc<AtomicBool>);
+
+    impl Files for FullAtTimes {
+        fn open_to_write(&self, path: &Path) -> io::Result<File> {
+            LocalFiles.open_to_write(path)
+        }
+        fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+            if self.0.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            LocalFiles.write_at(file, bytes, offset)
+        }
+        fn sync(&self, file: &File) -> io::Result<()> {
+            LocalFiles.sync(file)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            LocalFiles.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            LocalFiles.remove(path)
+        }
+        fn free_bytes(&self, _: &Path) -> io::Result<u64> {
+            Ok(u64::MAX / 2)
+        }
+    }
+
+    fn work(dir: &Path, is_full: &Arc<AtomicBool>) -> Work {
+        create_private_dir(dir).unwrap();
+        let shelf = Arc::new(Shelf::new(dir.to_owned()));
+        let limits = Limits {
+            marks: Marks {
+                high_disk: 1 << 30,
+                low_disk: 1 << 30,
+                high_memory: 1 << 20,
+                low_memory: 1 << 20,
+            },
+            min_free_bytes: 0,
+            max_unused_s: None,
+        };
+        let files = Box::new(FullAtTimes(Arc::clone(is_full)));
+        Work {
+            store: Store::open(Arc::clone(&shelf), files, 0, limits).unwrap(),
+            shelf,
+            metrics: Arc::new(DiskMetrics::register(&Registry::new()).unwrap()),
+            paused_until: None,
+            _lock: tempfile::tempfile().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_full_disk_turns_the_keeping_off_and_on_again_and_what_is_here_is_read() {
+        let (dir, is_full) = (tempfile::tempdir().unwrap(), Arc::default());
+        let mut work = work(&dir.path().join("cache"), &is_full);
+        let uri = UfsUri::parse("s3://bucket/a").unwrap();
+        let file = OpenedFile {
+            id: uri.file_id(),
+            uri,
+            version: FileVersion::from_text("etag:1"),
+            length: 8 * PAGE as u64,
+            modified_ms: 0,
+            page_size: PageSize::new(PAGE as u64).unwrap(),
+        };
+        let has = |work: &Work, index| {
+            let look = work.shelf.look(&FileKey::of(&file), index, 1);
+            matches!(look, Look::Page(_))
+        };
+        let page = vec![7; PAGE];
+        work.keep(&file, 0, &page);
+        is_full.store(true, Ordering::Relaxed);
+        // Nothing else can be evicted but what is being added to.
+        work.keep(&file, 1, &page);
+        assert!(work.paused_until.is_some() && work.metrics.paused.get() == 1);
+        is_full.store(false, Ordering::Relaxed);
+        // Not before the pause is over: the disk is left in peace.
+        work.keep(&file, 2, &page);
+        assert!(!has(&work, 2));
+        work.paused_until = Some(Instant::now());
+        work.keep(&file, 3, &page);
+        assert!(has(&work, 3) && work.paused_until.is_none());
+        assert_eq!(work.metrics.paused.get(), 0);
+    }
 }
