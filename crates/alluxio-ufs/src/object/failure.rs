@@ -52,7 +52,10 @@ pub(super) fn from_opendal(subject: &Subject, error: &opendal::Error) -> UfsErro
             words_of(error),
             "lower the load on the store, or ask its owner for more",
         ),
-        _ if error.is_temporary() => subject.unavailable(words_of(error)),
+        _ if error.is_temporary() => subject.unavailable(match words_of(error) {
+            words if words.is_empty() => "the store failed and did not say why (5xx)".to_owned(),
+            words => words,
+        }),
         _ => subject.error(
             UfsErrorKind::Unexpected,
             words_of(error),
