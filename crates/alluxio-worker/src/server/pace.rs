@@ -200,11 +200,11 @@ mod tests {
     const PATIENCE: Duration = Duration::from_mins(1);
     const HALF: usize = 512 * 1024;
 
-    /// Reads so many bytes each half of the patience.
+    /// Reads so many bytes each quarter of the patience.
     async fn drip(mut far: DuplexStream, bytes: usize, times: u32) {
         let mut part = vec![0; bytes];
         for _ in 0..times {
-            tokio::time::sleep(PATIENCE / 2).await;
+            tokio::time::sleep(PATIENCE / 4).await;
             if far.read_exact(&mut part).await.is_err() {
                 return;
             }
@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_drips_is_given_up_and_a_slow_one_waited_for() {
         for (bytes, is_enough) in [(1, false), (HALF, true)] {
-            let (near, far) = tokio::io::duplex(1);
+            let (near, far) = tokio::io::duplex(bytes.min(64 * 1024));
             let mut paced = PacedStream::new(near, PATIENCE);
             let reading = tokio::spawn(drip(far, bytes, 8));
             let written = paced.write_all(&vec![7; 8 * bytes]).await;

@@ -96,10 +96,10 @@ impl Scene {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Waits until every connection has been let go.
-    async fn until_nobody_is_connected(&self) {
+    /// Waits until so many connections are open.
+    async fn until_connected(&self, connections: i64) {
         let until = tokio::time::timeout(LONG, async {
-            while self.metrics.connections.get() > 0 {
+            while self.metrics.connections.get() != connections {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         });
@@ -155,7 +155,7 @@ async fn a_head_that_drips_and_an_idle_connection_are_closed() {
     });
     assert_eq!(until_closed(&mut idle).await, "");
     tokio::time::timeout(LONG, dripping).await.unwrap().unwrap();
-    scene.until_nobody_is_connected().await;
+    scene.until_connected(0).await;
 }
 
 #[tokio::test]
@@ -179,7 +179,8 @@ async fn who_does_not_read_is_closed_and_who_reads_is_not() {
     let much = "GET /much HTTP/1.1\r\nhost: w\r\nconnection: close\r\n\r\n";
     let mut lazy = scene.connect().await;
     send(&mut lazy, much).await;
-    scene.until_nobody_is_connected().await;
+    scene.until_connected(1).await;
+    scene.until_connected(0).await;
     assert!(until_closed(&mut lazy).await.len() < MUCH);
     let mut reads = scene.connect().await;
     send(&mut reads, much).await;
