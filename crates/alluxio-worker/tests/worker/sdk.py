@@ -7,7 +7,7 @@ from alluxiofs.client import AlluxioClient
 from alluxiofs.core import CPOption, RMOption
 
 port, root = sys.argv[1:3]
-client = AlluxioClient(worker_hosts="127.0.0.1", worker_http_port=int(port))
+client = AlluxioClient(worker_hosts=f"127.0.0.1:{port}")
 
 
 def is_missing(path):

@@ -31,7 +31,7 @@ async fn the_published_python_sdk_works_with_the_embedded_worker() {
         stdout,
         stderr,
     } = Command::new(python)
-        .args(["-c", include_str!("sdk.py")])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/worker/sdk.py"))
         .arg(worker.worker.address().port().to_string())
         .arg(worker.root().as_str())
         .output()
