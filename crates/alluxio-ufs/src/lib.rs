@@ -33,6 +33,7 @@ use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use self::error::{Subject, unsupported_scheme};
 pub use self::error::{UfsError, UfsErrorKind};
@@ -53,6 +54,8 @@ struct Inner {
     store: Store,
     /// Turns for operations, so that no caller can flood the store.
     turns: Semaphore,
+    /// Writes that were dropped and are being thrown away.
+    aborts: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,7 @@ impl Ufs {
                 root: config.uri.clone(),
                 store,
                 turns: Semaphore::new(limits::PARALLEL_OPERATIONS),
+                aborts: TaskTracker::new(),
             }),
         })
     }

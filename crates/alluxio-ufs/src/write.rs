@@ -213,6 +213,15 @@ impl Ufs {
         writer.finish().await
     }
 
+    /// Waits until what was sent of dropped writers is thrown away, or could not be; at most as long
+    /// as one attempt. A process that ends without it leaves parts in the store, which nobody sees.
+    pub async fn settle(&self) {
+        let aborts = &self.inner.aborts;
+        aborts.close();
+        aborts.wait().await;
+        aborts.reopen();
+    }
+
     /// Whether [`Self::rename`] takes one step, also for directories with all below them.
     pub fn renames_in_one_step(&self) -> bool {
         match &self.inner.store {
@@ -315,7 +324,8 @@ impl Drop for UfsWriter {
     fn drop(&mut self) {
         if let (Some(sink), Ok(runtime)) = (self.sink.take(), Handle::try_current()) {
             let subject = self.subject.clone();
-            runtime.spawn(async move { sink.abort(&subject).await });
+            let abort = async move { sink.abort(&subject).await };
+            self.ufs.inner.aborts.spawn_on(abort, &runtime);
         }
     }
 }

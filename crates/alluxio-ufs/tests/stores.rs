@@ -1,5 +1,6 @@
 //! The contract of an under-store, over stores that files are put into by our own writes: HDFS by both
-//! of its protocols (a real cluster), memory, and a plain web server, which can only be read.
+//! of its protocols (a real cluster), Azure and Google's by their stand-ins, memory, and a plain web
+//! server, which can only be read.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,8 +8,14 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/azurite.rs"]
+mod azurite;
+#[path = "support/fake_gcs.rs"]
+mod fake_gcs;
 #[path = "support/minidfs.rs"]
 mod minidfs;
+#[path = "support/tools.rs"]
+mod tools;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -16,7 +23,9 @@ use std::sync::{Arc, Mutex};
 use alluxio_config::{Credentials, UfsConfig};
 use alluxio_ufs::{Ufs, UfsError, UfsErrorKind, WriteMode, is_version};
 use alluxio_wire::{FileStatus, UfsUri};
+use azurite::Azurite;
 use bytes::Bytes;
+use fake_gcs::FakeGcs;
 use futures::TryStreamExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -156,6 +165,39 @@ async fn hdfs_keeps_the_contract_by_both_protocols() {
     keeps_the_contract(&web, &hdfs).await;
     let writing = connect(&format!("webhdfs://127.0.0.1:{}/web", cluster.http_port));
     keeps_the_contract(&writing, &writing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azure_keeps_the_contract_by_both_spellings_and_kinds_of_credentials() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Some(azurite) = tokio::task::spawn_blocking(Azurite::start).await.unwrap() else {
+        return;
+    };
+    for config in [
+        azurite.config("abfss://bucket@devstoreaccount1.dfs.core.windows.net/a"),
+        azurite.config("az://bucket/b"),
+        azurite.config_by_string("abfs://bucket/c"),
+    ] {
+        let ufs = Ufs::connect(&config).unwrap();
+        keeps_the_contract(&ufs, &ufs).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn google_cloud_storage_keeps_the_contract() {
+    let Some(server) = FakeGcs::start() else {
+        return;
+    };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for scheme in ["gs", "gcs"] {
+        let root = uri(&format!("{scheme}://bucket/{scheme}"));
+        let config = UfsConfig {
+            endpoint: Some(server.endpoint()),
+            ..UfsConfig::new(root, Credentials::Anonymous)
+        };
+        let ufs = Ufs::connect(&config).unwrap();
+        keeps_the_contract(&ufs, &ufs).await;
+    }
 }
 
 /// What the web server has: one file, and how it tells its version.

@@ -1,5 +1,5 @@
 //! The contract of writing, run against every store: local files, an S3 server in this process that
-//! fails on demand, and versitygw.
+//! fails on demand, versitygw, and azurite.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,15 +7,20 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "support/azurite.rs"]
+mod azurite;
 #[path = "support/gateway.rs"]
 mod gateway;
 #[allow(dead_code, reason = "shared with tests that use more")]
 #[path = "support/s3.rs"]
 mod s3;
+#[path = "support/tools.rs"]
+mod tools;
 
 use alluxio_config::{AddressingStyle, Credentials, SecretString, UfsConfig};
 use alluxio_ufs::{Ufs, UfsError, UfsErrorKind, WriteMode, WriteOptions};
 use alluxio_wire::{FileStatus, UfsUri};
+use azurite::Azurite;
 use bytes::Bytes;
 use gateway::Gateway;
 use s3::{ACCESS_KEY, Fault, S3Server, SECRET_KEY};
@@ -32,6 +37,7 @@ struct Fixture {
     folder: Option<TempDir>,
     server: Option<S3Server>,
     _gateway: Option<Gateway>,
+    _azurite: Option<Azurite>,
 }
 
 fn uri(text: &str) -> UfsUri {
@@ -62,6 +68,7 @@ fn local() -> Fixture {
         folder: Some(temporary),
         server: None,
         _gateway: None,
+        _azurite: None,
     }
 }
 
@@ -74,6 +81,7 @@ fn object_store(endpoint: String) -> Fixture {
         folder: None,
         server: None,
         _gateway: None,
+        _azurite: None,
     }
 }
 
@@ -92,6 +100,20 @@ fn versitygw() -> Option<Fixture> {
     Some(Fixture {
         _gateway: Some(gateway),
         ..store
+    })
+}
+
+fn azurite() -> Option<Fixture> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let azurite = Azurite::start()?;
+    let config = azurite.config("abfs://bucket@devstoreaccount1.dfs.core.windows.net/data");
+    Some(Fixture {
+        ufs: Ufs::connect(&config).unwrap(),
+        root: config.uri,
+        folder: None,
+        server: None,
+        _gateway: None,
+        _azurite: Some(azurite),
     })
 }
 
@@ -316,6 +338,14 @@ async fn s3_keeps_the_contract_of_writing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn versitygw_keeps_the_contract_of_writing() {
     let Some(store) = versitygw() else { return };
+    keeps_the_contract(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn azurite_keeps_the_contract_of_writing() {
+    let Some(store) = tokio::task::spawn_blocking(azurite).await.unwrap() else {
+        return;
+    };
     keeps_the_contract(&store).await;
 }
 

@@ -188,13 +188,38 @@ const ROWS: &[Row] = &[
         Takes::Flag,
     ),
     row(&[S3], "disable_list_objects_v2", &[], Takes::Flag),
-    row(&[S3, Oss], "server_side_encryption", &[], Takes::Text),
+    row(&[S3], "assume_role_duration_seconds", &[], Takes::Text),
+    row(
+        &[S3],
+        "default_storage_class",
+        &["s3_additional_kwargs.StorageClass"],
+        Takes::Text,
+    ),
+    row(
+        &[S3],
+        "default_acl",
+        &["acl", "s3_additional_kwargs.ACL"],
+        Takes::Text,
+    ),
+    row(
+        &[S3],
+        "checksum_algorithm",
+        &["s3_additional_kwargs.ChecksumAlgorithm"],
+        Takes::Text,
+    ),
+    row(
+        &[S3, Oss],
+        "server_side_encryption",
+        &["s3_additional_kwargs.ServerSideEncryption"],
+        Takes::Text,
+    ),
     row(
         &[S3],
         "server_side_encryption_aws_kms_key_id",
-        &[],
+        &["s3_additional_kwargs.SSEKMSKeyId"],
         Takes::Text,
     ),
+    row(&[Oss], "server_side_encryption_key_id", &[], Takes::Text),
     row(
         &[S3],
         "server_side_encryption_customer_algorithm",
@@ -229,6 +254,8 @@ const ROWS: &[Row] = &[
     row(&[Gcs], "credential_path", &[], Takes::Text),
     row(&[Gcs], "service_account", &[], Takes::Text),
     row(&[Gcs], "scope", &[], Takes::Text),
+    row(&[Gcs], "predefined_acl", &[], Takes::Text),
+    row(&[Gcs], "default_storage_class", &[], Takes::Text),
     // gcsfs asks for it to make buckets; nothing here does.
     row(&[Gcs], "project", &[], Takes::Text),
     // Azure.
@@ -255,6 +282,9 @@ const ROWS: &[Row] = &[
         &["AZURE_STORAGE_CONNECTION_STRING"],
         Takes::Secret,
     ),
+    row(&[Azure], "encryption_key", &[], Takes::Secret),
+    row(&[Azure], "encryption_key_sha256", &[], Takes::Text),
+    row(&[Azure], "encryption_algorithm", &[], Takes::Text),
     row(
         &[Azure],
         "client_secret",

@@ -34,6 +34,16 @@ fn options_are_taken_by_the_names_of_fsspec_and_of_opendal() {
 }
 
 #[test]
+fn what_s3fs_sends_along_with_writes_has_opendals_names_too() {
+    let fsspec = "{uri: 's3://b', options: {s3_additional_kwargs: {StorageClass: STANDARD_IA, \
+                  ACL: private, ServerSideEncryption: 'aws:kms', SSEKMSKeyId: k}}}";
+    let opendal = "{uri: 's3://b', options: {default_storage_class: STANDARD_IA, default_acl: \
+                   private, server_side_encryption: 'aws:kms', \
+                   server_side_encryption_aws_kms_key_id: k}}";
+    assert_eq!(config(fsspec).unwrap().ufs, config(opendal).unwrap().ufs);
+}
+
+#[test]
 fn an_unknown_option_is_refused_with_its_path_and_what_there_is() {
     for (ufs, path) in [
         (

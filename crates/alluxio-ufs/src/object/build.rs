@@ -131,6 +131,18 @@ impl<'a> Plan<'a> {
         builder = self.set(builder, "role_arn", S3::role_arn);
         builder = self.set(builder, "role_session_name", S3::role_session_name);
         builder = self.set(builder, "external_id", S3::external_id);
+        if let Some(text) = self.option("assume_role_duration_seconds") {
+            let seconds = text.parse().map_err(|_| {
+                self.subject.invalid(
+                    format!("assume_role_duration_seconds `{text}` is no number of seconds"),
+                    "give one such as 3600",
+                )
+            })?;
+            builder = builder.assume_role_duration_seconds(seconds);
+        }
+        builder = self.set(builder, "default_storage_class", S3::default_storage_class);
+        builder = self.set(builder, "default_acl", S3::default_acl);
+        builder = self.set(builder, "checksum_algorithm", S3::checksum_algorithm);
         if config.options.flag("requester_pays") {
             builder = builder.enable_request_payer();
         }

@@ -46,6 +46,17 @@ impl Plan<'_> {
             builder = builder.skip_signature();
         }
         builder = self.set(builder, "account_key", Azblob::account_key);
+        builder = self.set(builder, "encryption_key", Azblob::encryption_key);
+        builder = self.set(
+            builder,
+            "encryption_key_sha256",
+            Azblob::encryption_key_sha256,
+        );
+        builder = self.set(
+            builder,
+            "encryption_algorithm",
+            Azblob::encryption_algorithm,
+        );
         self.made(self.set(builder, "sas_token", Azblob::sas_token))
     }
 }

@@ -35,6 +35,11 @@ impl Plan<'_> {
         builder = self.set(builder, "oidc_provider_arn", Oss::oidc_provider_arn);
         builder = self.set(builder, "oidc_token_file", Oss::oidc_token_file);
         builder = self.set(builder, "sts_endpoint", Oss::sts_endpoint);
+        builder = self.set(
+            builder,
+            "server_side_encryption_key_id",
+            Oss::server_side_encryption_key_id,
+        );
         self.made(self.set(
             builder,
             "server_side_encryption",
@@ -97,6 +102,8 @@ impl Plan<'_> {
         }
         builder = self.set(builder, "credential_path", Gcs::credential_path);
         builder = self.set(builder, "service_account", Gcs::service_account);
+        builder = self.set(builder, "predefined_acl", Gcs::predefined_acl);
+        builder = self.set(builder, "default_storage_class", Gcs::default_storage_class);
         self.made(self.set(builder, "scope", Gcs::scope))
     }
 
