@@ -1,9 +1,18 @@
 //! What may be written on the command line.
 
-use std::net::SocketAddr;
+mod files;
+mod services;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use files::{
+    CatArguments, CopyArguments, DownloadArguments, EndArguments, LsArguments, MkdirArguments,
+    PathArguments, ReadArguments, RmArguments, TouchArguments, TransferArguments, UploadArguments,
+    WriteArguments,
+};
+pub(crate) use services::{CsiArguments, MounterArguments, OperatorArguments, WorkerArguments};
 
 /// Alluxio-cached datasets for training pods: operator, CSI driver, mount and client in one binary.
 #[derive(Parser, Debug)]
@@ -18,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   alluxio-dataset quickstart                         the whole path on this machine, in a minute
   alluxio-dataset ls s3://bucket/prefix              list through the client
+  alluxio-dataset download -r s3://bucket/prefix .   fetch, verified and resumable
   alluxio-dataset mount s3://bucket/prefix /mnt/data --etcd http://etcd:2379
   alluxio-dataset crd | kubectl apply -f -           install the custom resources
 
@@ -31,14 +41,26 @@ pub(crate) enum Command {
     #[command(after_help = "\
 Examples:
   alluxio-dataset ls s3://bucket/train/
-  alluxio-dataset ls -l --recursive --config dataset.yaml images/n01440764")]
+  alluxio-dataset ls -l --recursive --config dataset.yaml images/n01440764
+  alluxio-dataset ls --json --config dataset.yaml images | jq .size_bytes")]
     Ls(LsArguments),
     /// Show one file or directory: size, version, who caches it.
+    #[command(
+        visible_alias = "stat",
+        after_help = "\
+Examples:
+  alluxio-dataset info --config dataset.yaml images/a.jpg
+  alluxio-dataset info s3://bucket/train/a.jpg --workers w0:28080,w1:28080 --json"
+    )]
+    Info(PathArguments),
+    /// Tell whether a path is a directory, by word and exit code.
     #[command(after_help = "\
 Examples:
-  alluxio-dataset stat --config dataset.yaml images/a.jpg
-  alluxio-dataset stat s3://bucket/train/a.jpg --workers w0:28080,w1:28080")]
-    Stat(PathArguments),
+  alluxio-dataset isdir s3://bucket/train && echo there
+  alluxio-dataset isdir --config dataset.yaml images
+
+Exit codes: 0 it is, 1 it is not, 2 it could not be found out.")]
+    Isdir(PathArguments),
     /// Show the ring: each worker's share, who owns a file, what moves when workers come or go.
     #[command(after_help = "\
 Examples:
@@ -51,20 +73,117 @@ Nothing is changed. Two clients route alike where the ring's fingerprint is the 
 is taken to have the identity of its host name, as in a static list; in etcd it will have another one,
 and take about as much.")]
     Ring(RingArguments),
-    /// Write files to standard output.
-    #[command(after_help = "\
+    /// Open files and write them to standard output.
+    #[command(
+        visible_alias = "open",
+        after_help = "\
 Examples:
   alluxio-dataset cat s3://bucket/train/labels.csv | head
-  alluxio-dataset cat --config dataset.yaml labels.csv --report")]
+  alluxio-dataset cat --config dataset.yaml labels.csv --report"
+    )]
     Cat(CatArguments),
-    /// Copy a file or directory of a dataset to local disk.
+    /// Write the first bytes of a file to standard output.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset head s3://bucket/train/labels.csv
+  alluxio-dataset head --bytes 8 --config dataset.yaml a.parquet | xxd")]
+    Head(EndArguments),
+    /// Write the last bytes of a file to standard output.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset tail s3://bucket/train/run.log
+  alluxio-dataset tail --bytes 64Ki --config dataset.yaml a.parquet > footer")]
+    Tail(EndArguments),
+    /// Write a range of a file to standard output.
+    #[command(
+        visible_alias = "read_bytes",
+        after_help = "\
+Examples:
+  alluxio-dataset read-bytes s3://bucket/train/a.tar --offset 512 --length 4Ki
+  alluxio-dataset read-bytes --config dataset.yaml a.tar --offset 1Mi > rest"
+    )]
+    ReadBytes(ReadArguments),
+    /// Write a file of what comes by standard input.
+    #[command(
+        visible_alias = "write_bytes",
+        after_help = "\
+Examples:
+  echo 1 | alluxio-dataset write-bytes s3://bucket/train/_SUCCESS
+  tar c images | alluxio-dataset write-bytes --force --config dataset.yaml images.tar
+
+The file appears, or replaces the one of its name, when all of it is there; a write that fails or is
+killed leaves the old one."
+    )]
+    WriteBytes(WriteArguments),
+    /// Make empty files where there are none.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset touch s3://bucket/train/_READY
+  alluxio-dataset touch --truncate --config dataset.yaml run.log
+
+A file that exists stays as it is, its time too, which stores cannot change alone.")]
+    Touch(TouchArguments),
+    /// Make directories, and those above them.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset mkdir s3://bucket/train/images
+  alluxio-dataset mkdir --config dataset.yaml a/b/c d")]
+    Mkdir(MkdirArguments),
+    /// Remove files or directories.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset rm s3://bucket/train/a.jpg
+  alluxio-dataset rm --recursive --config dataset.yaml images/old
+  alluxio-dataset rm --recursive --even-root --config dataset.yaml ''
+
+A directory is refused without --recursive (--dir takes an empty one), and the root of the dataset or
+a whole bucket without --even-root too.")]
+    Rm(RmArguments),
+    /// Copy within a dataset, or between it and the local disk.
     #[command(after_help = "\
 Examples:
   alluxio-dataset cp s3://bucket/train/a.parquet .
+  alluxio-dataset cp --recursive s3://bucket/train s3://bucket/train-2026
   alluxio-dataset cp --recursive --config dataset.yaml images /data/images
+  alluxio-dataset cp --recursive --resume --config dataset.yaml images /data/images
 
-A file appears under its name only when all of its bytes are there.")]
-    Cp(CpArguments),
+A full URI is in the store. With --config a plain path is below the dataset, and a local one begins
+with `/`, `./` or `../`. A directory becomes the destination itself, or goes into it when that ends
+with `/`. A file appears under its name only when all of its bytes are there. A copy that was cut goes
+on with --resume. Exit codes: 0 copied, 1 failed, 130 interrupted.")]
+    Cp(CopyArguments),
+    /// Move or rename within a dataset.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset mv s3://bucket/train/a.jpg s3://bucket/train/b.jpg
+  alluxio-dataset mv --recursive --config dataset.yaml images old-images
+
+In a store that cannot rename, all is copied first and then removed; a failure before that leaves the
+source whole.")]
+    Mv(CopyArguments),
+    /// Send a local file or directory to a dataset.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset upload model.pt s3://bucket/models/
+  alluxio-dataset upload --recursive ./images s3://bucket/train/images
+  alluxio-dataset upload --recursive --resume ./images s3://bucket/train/images
+
+Files go side by side and are verified by length and by the store's hash. With --resume files that are
+there already, of the same length and not older, are left out. Symbolic links are followed. Exit
+codes: 0 sent, 1 failed, 130 interrupted.")]
+    Upload(UploadArguments),
+    /// Fetch a file or directory of a dataset to the local disk.
+    #[command(after_help = "\
+Examples:
+  alluxio-dataset download s3://bucket/models/model.pt
+  alluxio-dataset download --recursive --config dataset.yaml images /data/images
+  alluxio-dataset download --recursive --resume --config dataset.yaml images /data/images
+
+Files come side by side, from caches and workers where they have them, and are verified by length and
+by the store's hash. A large file that was cut goes on by the part `.NAME.alluxio-part` that it left;
+with --resume files that are there already, of the same length and time, are left out. Exit codes: 0
+fetched, 1 failed, 130 interrupted.")]
+    Download(DownloadArguments),
     /// Load a path into the workers' caches and show progress.
     #[command(after_help = "\
 Examples:
@@ -169,16 +288,6 @@ pub(crate) struct DatasetArguments {
     pub log: Option<String>,
 }
 
-/// `stat`.
-#[derive(Args, Debug)]
-pub(crate) struct PathArguments {
-    /// Path below the dataset, or a full URI such as s3://bucket/key.
-    pub path: String,
-    /// Which dataset.
-    #[command(flatten)]
-    pub dataset: DatasetArguments,
-}
-
 /// `ring`.
 #[derive(Args, Debug)]
 pub(crate) struct RingArguments {
@@ -193,61 +302,6 @@ pub(crate) struct RingArguments {
     /// As JSON, for programs.
     #[arg(long)]
     pub json: bool,
-    /// Which dataset.
-    #[command(flatten)]
-    pub dataset: DatasetArguments,
-}
-
-/// `ls`.
-#[derive(Args, Debug)]
-pub(crate) struct LsArguments {
-    /// Directory below the dataset, or a full URI.
-    #[arg(default_value = "")]
-    pub path: String,
-    /// Sizes and modification times too.
-    #[arg(short, long)]
-    pub long: bool,
-    /// Everything below, files only.
-    #[arg(short, long)]
-    pub recursive: bool,
-    /// Which dataset.
-    #[command(flatten)]
-    pub dataset: DatasetArguments,
-}
-
-/// `cat`.
-#[derive(Args, Debug)]
-pub(crate) struct CatArguments {
-    /// Files below the dataset, or full URIs below one prefix.
-    #[arg(required = true)]
-    pub paths: Vec<String>,
-    /// Afterwards tell on standard error where the bytes came from, and what fell back and why.
-    #[arg(long)]
-    pub report: bool,
-    /// The report as one JSON object.
-    #[arg(long, requires = "report")]
-    pub json: bool,
-    /// Which dataset.
-    #[command(flatten)]
-    pub dataset: DatasetArguments,
-}
-
-/// `cp`.
-#[derive(Args, Debug)]
-pub(crate) struct CpArguments {
-    /// File or directory below the dataset, or a full URI.
-    pub source: String,
-    /// Local file or directory.
-    pub destination: PathBuf,
-    /// Copy a directory with all below it.
-    #[arg(short, long)]
-    pub recursive: bool,
-    /// Replace local files that exist.
-    #[arg(short, long)]
-    pub force: bool,
-    /// No progress bar.
-    #[arg(short, long)]
-    pub quiet: bool,
     /// Which dataset.
     #[command(flatten)]
     pub dataset: DatasetArguments,
@@ -412,86 +466,6 @@ pub(crate) const UNPRIVILEGED_ID: u32 = 65534;
 
 /// Where supervisors find each other's mounts: it is empty after a reboot, as mounts are.
 const RUN_FOLDER: &str = "/run/alluxio-dataset/mounts";
-
-/// `worker`.
-#[derive(Args, Debug)]
-pub(crate) struct WorkerArguments {
-    /// Configuration file (YAML).
-    #[arg(short, long, value_name = "FILE", env = "ALLUXIO_DATASET_CONFIG")]
-    pub config: PathBuf,
-    /// Host that clients connect to; overrides the configuration's.
-    #[arg(long, value_name = "HOST", env = "ALLUXIO_DATASET_ADVERTISED_HOST")]
-    pub advertised_host: Option<String>,
-    /// Ring identity, a UUID or a name; overrides the configuration's.
-    #[arg(long, value_name = "NAME", env = "ALLUXIO_DATASET_WORKER_IDENTITY")]
-    pub identity: Option<String>,
-}
-
-/// Logs and metrics of a process in the cluster.
-#[derive(Args, Debug)]
-pub(crate) struct ServiceArguments {
-    /// Address of /metrics, /healthz and /readyz.
-    #[arg(long, value_name = "ADDRESS")]
-    pub metrics_listen: Option<SocketAddr>,
-    /// Log level or filters.
-    #[arg(long, default_value = "info", env = "ALLUXIO_DATASET_LOG")]
-    pub log: String,
-    /// Log lines as JSON.
-    #[arg(long)]
-    pub log_json: bool,
-}
-
-/// `operator`.
-#[derive(Args, Debug)]
-pub(crate) struct OperatorArguments {
-    /// Watch one namespace only.
-    #[arg(long)]
-    pub namespace: Option<String>,
-    /// Logs and metrics.
-    #[command(flatten)]
-    pub service: ServiceArguments,
-}
-
-/// `csi`.
-#[derive(Args, Debug)]
-pub(crate) struct CsiArguments {
-    /// Where the kubelet calls, as unix:///path.
-    #[arg(long, default_value = "unix:///csi/csi.sock", value_name = "URL")]
-    pub endpoint: String,
-    /// This node's name.
-    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
-    pub node_id: String,
-    /// The same socket as the kubelet sees it on the host.
-    #[arg(long, value_name = "PATH")]
-    pub kubelet_registration_path: Option<PathBuf>,
-    /// Directory that the kubelet watches for plugins; without it the plugin does not register.
-    #[arg(long, value_name = "PATH", requires = "kubelet_registration_path")]
-    pub registration_dir: Option<PathBuf>,
-    /// Socket of the mounter pod; without it daemons are started here, unprivileged.
-    #[arg(long, value_name = "PATH")]
-    pub mounter_socket: Option<PathBuf>,
-    /// Folder, for root alone, where this plugin finds its mounts again after a restart.
-    #[arg(long, default_value = RUN_FOLDER, value_name = "PATH")]
-    pub run_folder: PathBuf,
-    /// Logs and metrics.
-    #[command(flatten)]
-    pub service: ServiceArguments,
-}
-
-/// `mounter`.
-#[derive(Args, Debug)]
-pub(crate) struct MounterArguments {
-    /// Where the CSI node plugin connects.
-    #[arg(
-        long,
-        default_value = "/run/alluxio-dataset/mounter.sock",
-        value_name = "PATH"
-    )]
-    pub socket: PathBuf,
-    /// Logs and metrics.
-    #[command(flatten)]
-    pub service: ServiceArguments,
-}
 
 /// `quickstart`.
 #[derive(Args, Debug)]

@@ -1,8 +1,9 @@
 //! One file a subcommand; each is a function from its arguments to a result.
 
 pub(crate) mod cat;
-pub(crate) mod cp;
+pub(crate) mod change;
 pub(crate) mod crd;
+pub(crate) mod info;
 pub(crate) mod load;
 pub(crate) mod ls;
 pub(crate) mod manifest;
@@ -10,5 +11,5 @@ pub(crate) mod mount;
 pub(crate) mod mounter;
 pub(crate) mod ring;
 pub(crate) mod service;
-pub(crate) mod stat;
+pub(crate) mod transfer;
 pub(crate) mod worker;

@@ -26,7 +26,17 @@ pub(crate) async fn open(arguments: &DatasetArguments, path: &str) -> Result<Tar
     connect(&config, path).await
 }
 
-/// The same past the manifest that the configuration may name: for those who make it or judge it,
+/// Connects to the dataset that holds all of `paths`, which are of one store.
+pub(crate) async fn open_all(
+    arguments: &DatasetArguments,
+    paths: &[String],
+) -> Result<(Client, Vec<String>)> {
+    let (config, paths) = resolve_all(arguments, paths)?;
+    let target = connect(&config, String::new()).await?;
+    Ok((target.client, paths))
+}
+
+/// Like [`open`], past the manifest that the configuration may name: for those who make it or judge it,
 /// and so need not have it yet.
 pub(crate) async fn open_live(arguments: &DatasetArguments, path: &str) -> Result<Target> {
     let (mut config, path) = resolve(arguments, path)?;
@@ -49,20 +59,25 @@ async fn connect(config: &Config, path: String) -> Result<Target> {
 /// A full URI without `--config` is opened at its parent, so that a single file has a dataset
 /// around it; the root of a bucket is opened as it is.
 pub(crate) fn resolve(arguments: &DatasetArguments, path: &str) -> Result<(Config, String)> {
-    let uri = path
-        .contains("://")
-        .then(|| UfsUri::parse(path))
-        .transpose()?;
-    let mut config = match (&arguments.config, &uri) {
-        (Some(file), _) => read(file)?,
-        (None, Some(uri)) => {
-            let root = uri.parent().unwrap_or_else(|| uri.clone());
-            Config::try_from(raw(arguments, root))?
-        }
-        (None, None) => bail!(
-            "`{path}` is a path below a dataset: name the dataset with --config FILE, or write the \
-             full URI such as s3://bucket/{path}"
-        ),
+    let (config, mut paths) = resolve_all(arguments, &[path])?;
+    Ok((config, paths.pop().unwrap_or_default()))
+}
+
+/// The same of several paths: URIs without `--config` are opened at the nearest directory above all
+/// of them.
+fn resolve_all(
+    arguments: &DatasetArguments,
+    paths: &[impl AsRef<str>],
+) -> Result<(Config, Vec<String>)> {
+    let parsed = paths.iter().map(|path| {
+        let path = path.as_ref();
+        let uri = path.contains("://").then(|| UfsUri::parse(path));
+        uri.transpose()
+    });
+    let uris: Vec<Option<UfsUri>> = parsed.collect::<Result<_, _>>()?;
+    let mut config = match &arguments.config {
+        Some(file) => read(file)?,
+        None => Config::try_from(raw(arguments, root_of(paths, &uris)?))?,
     };
     config.logging.level = match &arguments.log {
         Some(level) => level.clone(),
@@ -71,14 +86,48 @@ pub(crate) fn resolve(arguments: &DatasetArguments, path: &str) -> Result<(Confi
         None => config.logging.level,
     };
     let root = &config.ufs.uri;
-    let path = match &uri {
-        None => path.trim_matches('/').to_owned(),
+    let below = paths.iter().zip(&uris).map(|(path, uri)| match uri {
+        None => Ok(path.as_ref().trim_matches('/').to_owned()),
         Some(uri) => uri
             .relative_to(root)
-            .with_context(|| format!("{uri} is not below the dataset's root {root}"))?
-            .to_owned(),
-    };
-    Ok((config, path))
+            .with_context(|| format!("{uri} is not below the dataset's root {root}"))
+            .map(str::to_owned),
+    });
+    let below = below.collect::<Result<_>>()?;
+    Ok((config, below))
+}
+
+/// The nearest directory above all of them.
+fn root_of(paths: &[impl AsRef<str>], uris: &[Option<UfsUri>]) -> Result<UfsUri> {
+    let mut root: Option<UfsUri> = None;
+    for (path, uri) in paths.iter().zip(uris) {
+        let path = path.as_ref();
+        let Some(uri) = uri else {
+            bail!(
+                "`{path}` is a path below a dataset: name the dataset with --config FILE, or write \
+                 the full URI such as s3://bucket/{path}"
+            );
+        };
+        let parent = uri.parent().unwrap_or_else(|| uri.clone());
+        root = Some(match root {
+            None => parent,
+            Some(root) => above_both(&root, &parent).with_context(|| {
+                format!(
+                    "{uri} and {root} are of two stores: download from one, upload to the other"
+                )
+            })?,
+        });
+    }
+    root.context("no path is given")
+}
+
+/// The nearest directory above two, or one of them.
+fn above_both(one: &UfsUri, other: &UfsUri) -> Option<UfsUri> {
+    let mut above = one.clone();
+    while other.relative_to(&above).is_none() {
+        above = above.parent()?;
+    }
+    Some(above)
 }
 
 /// Reads a configuration file.
@@ -156,6 +205,17 @@ mod tests {
         assert_eq!((config.ufs.uri.as_str(), path.as_str()), ("s3://b/p", "f"));
         let (config, path) = resolve(&DatasetArguments::default_for_tests(), "s3://b").unwrap();
         assert_eq!((config.ufs.uri.as_str(), path.as_str()), ("s3://b", ""));
+    }
+
+    #[test]
+    fn several_uris_are_opened_at_what_is_above_all_of_them() {
+        let arguments = DatasetArguments::default_for_tests();
+        let paths = ["s3://b/p/x/f", "s3://b/p/y", "s3://b/p/x"];
+        let (config, below) = resolve_all(&arguments, &paths).unwrap();
+        assert_eq!(config.ufs.uri.as_str(), "s3://b/p");
+        assert_eq!(below, ["x/f", "y", "x"]);
+        let error = resolve_all(&arguments, &["s3://b/x", "s3://c/x"]).unwrap_err();
+        assert!(error.to_string().contains("two stores"), "{error}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod dataset;
+mod exit;
 mod logs;
 mod mounting;
 mod output;
@@ -26,7 +27,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(format!("error: {error:#}"));
+            let text = format!("{error:#}");
+            if !text.is_empty() {
+                output::note(format!("error: {text}"));
+            }
             exit_code(&error)
         }
     }
@@ -53,9 +57,20 @@ async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Ls(arguments) => commands::ls::run(arguments).await,
         Command::Ring(arguments) => commands::ring::run(arguments).await,
-        Command::Stat(arguments) => commands::stat::run(arguments).await,
+        Command::Info(arguments) => commands::info::run(arguments).await,
+        Command::Isdir(arguments) => commands::info::is_directory(arguments).await,
         Command::Cat(arguments) => commands::cat::run(arguments).await,
-        Command::Cp(arguments) => commands::cp::run(arguments).await,
+        Command::Head(arguments) => commands::cat::head(arguments).await,
+        Command::Tail(arguments) => commands::cat::tail(arguments).await,
+        Command::ReadBytes(arguments) => commands::cat::range(arguments).await,
+        Command::WriteBytes(arguments) => commands::change::write_bytes(arguments).await,
+        Command::Touch(arguments) => commands::change::touch(arguments).await,
+        Command::Mkdir(arguments) => commands::change::mkdir(arguments).await,
+        Command::Rm(arguments) => commands::change::rm(arguments).await,
+        Command::Cp(arguments) => commands::transfer::cp(arguments).await,
+        Command::Mv(arguments) => commands::transfer::mv(arguments).await,
+        Command::Upload(arguments) => commands::transfer::upload(arguments).await,
+        Command::Download(arguments) => commands::transfer::download(arguments).await,
         Command::Load(arguments) => commands::load::run(arguments).await,
         Command::Manifest(arguments) => commands::manifest::run(arguments).await,
         Command::Mount(arguments) => commands::mount::run(arguments).await,
@@ -69,10 +84,10 @@ async fn dispatch(command: Command) -> Result<()> {
     }
 }
 
-/// A load that ended otherwise than well says so by a code of its own.
+/// Some ends have a code of their own.
 fn exit_code(error: &anyhow::Error) -> ExitCode {
     error
-        .downcast_ref::<commands::load::Ended>()
+        .downcast_ref::<exit::Ended>()
         .map_or(ExitCode::FAILURE, |ended| ExitCode::from(ended.code))
 }
 

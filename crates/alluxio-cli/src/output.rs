@@ -5,9 +5,17 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 /// Writes one line to standard output.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Writes one object of JSON, in a line, to standard output.
+pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string(value)?)?;
+    Ok(())
 }
 
 /// Writes bytes to standard output.

@@ -284,9 +284,11 @@ impl Client {
         }
     }
 
-    /// Waits until the pages fetched so far lie in the disk cache, as far as it keeps them. Without
-    /// a disk cache there is nothing to wait for. A process that ends without it loses them alone.
+    /// Waits until the pages fetched so far lie in the disk cache, as far as it keeps them, and what
+    /// was sent by writers that were dropped is thrown away. A process that ends without it loses the
+    /// one, and leaves the other in the store, where nobody sees it.
     pub async fn flush(&self) {
+        self.inner.ufs.settle().await;
         if let Some(disk) = &self.inner.disk {
             disk.flush().await;
         }

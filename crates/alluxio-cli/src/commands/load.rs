@@ -1,7 +1,8 @@
 //! `load`: submit, follow, stop, and list what failed.
 //!
 //! On a terminal progress is a bar, elsewhere a line now and then, with `--json` an object a line.
-//! Ctrl-C leaves the load at work and says how to go on; the exit code tells how it ended.
+//! Ctrl-C leaves the load at work and says how to go on; the exit code tells how it ended: 3 for
+//! stopped, 4 for still at work.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::LoadArguments;
+use crate::exit::Ended;
 use crate::{dataset, output, signals};
 
 /// Between two questions: a bar that moves, and a handful of requests a second at the most.
@@ -24,23 +26,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// Failures told one by one at the end; the rest are counted.
 const FAILURES_SHOWN: usize = 20;
-
-/// A load that did not end well, as an exit code: 3 for stopped, 4 for still at work. Failures of
-/// any kind are 1, as for every command, and 2 is a wrong command line.
-#[derive(Debug)]
-pub(crate) struct Ended {
-    message: String,
-    /// The exit code.
-    pub(crate) code: u8,
-}
-
-impl std::fmt::Display for Ended {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Ended {}
 
 /// How a load is shown while it is followed.
 enum Show {

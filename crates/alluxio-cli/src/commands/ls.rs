@@ -4,6 +4,7 @@ use alluxio_wire::FileStatus;
 use anyhow::Result;
 use futures::TryStreamExt;
 
+use super::info::{Shown, time};
 use crate::args::LsArguments;
 use crate::{dataset, output};
 
@@ -11,29 +12,28 @@ use crate::{dataset, output};
 pub(crate) async fn run(arguments: LsArguments) -> Result<()> {
     let target = dataset::open(&arguments.dataset, &arguments.path).await?;
     let print = |status: &FileStatus, name: &str| -> Result<()> {
+        if arguments.json {
+            return output::json(&Shown::new(status, name)?);
+        }
         let slash = if status.is_directory() { "/" } else { "" };
         if arguments.long {
             let length = status.length;
-            // An object store has no time for a common prefix.
-            let modified = match status.modified_ms {
-                0 => "-".to_owned(),
-                time => format!("{:.0}", jiff::Timestamp::from_millisecond(time)?),
-            };
+            let modified = time(status)?.map_or("-".to_owned(), |time| format!("{time:.0}"));
             output::line(format!("{length:>14}  {modified:>20}  {name}{slash}"))?;
         } else {
             output::line(format!("{name}{slash}"))?;
         }
         Ok(())
     };
-    let status = target.client.status(&target.path).await?;
-    if !status.is_directory() {
-        return print(&status, &status.name);
-    }
     if !arguments.recursive {
-        for entry in target.client.list(&target.path).await?.iter() {
+        for entry in target.client.ls(&target.path).await?.iter() {
             print(entry, &entry.name)?;
         }
         return Ok(());
+    }
+    let status = target.client.info(&target.path).await?;
+    if !status.is_directory() {
+        return print(&status, &status.name);
     }
     let root = target.client.root().join(&target.path)?;
     let mut files = std::pin::pin!(target.client.walk(&target.path));
