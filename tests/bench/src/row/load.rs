@@ -19,7 +19,7 @@ pub(super) fn million(run: &Run) -> Result<Vec<Figure>> {
             ours: worker.peak_rss_bytes()? / f64::from(1 << 20),
             unit: "MiB".to_owned(),
             against: Against::Limit,
-            target: 512.0,
+            target: 256.0,
             bound: Bound::AtMost,
         },
         Figure {
