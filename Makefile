@@ -16,10 +16,10 @@ BENCH_PYTHON ?= $(firstword $(subst :, ,$(shell scripts/tools path)))/python-sdk
 # The same for `make e2e`, e.g. E2E_ARGS="--keep" (see tests/e2e/README.md).
 E2E_ARGS ?=
 
-.PHONY: help demo test e2e bench chaos bench-report image lint fmt codegen tools clean
+.PHONY: help demo test e2e bench bench-functions chaos bench-report image lint fmt codegen tools clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## build, then show the whole path on this machine: S3, workers, load, mount, a worker killed
 	@scripts/tools ensure demo
@@ -45,6 +45,10 @@ chaos: ## kills, restarts and upgrades under a mount, then ten minutes of stress
 	mkdir -p dist
 	cargo test --release -p alluxio-fuse --test mount -- chaos $(CURDIR)/dist/chaos.json
 	cargo test --release -p alluxio-fuse --test mount -- stress $(CURDIR)/dist/stress.json
+
+bench-functions: ## inner functions of the client, one by one
+	@scripts/tools ensure build
+	cargo bench -p bench --bench functions -- --quick
 
 bench-report: ## docs/performance: table and plot from dist/bench.json
 	cargo run --release -p bench -- report dist/bench.json

@@ -36,10 +36,11 @@ const BUDGET_UNIT_BYTES: u64 = 1024;
 /// The part of the memory limit that pages on their way may take; the rest is the store's. A
 /// quarter keeps the requests of a whole read-ahead window in flight.
 const INFLIGHT_SHARE: u64 = 4;
-
-/// The most that one request to the under-store brings: half of the default read-ahead window, so
-/// that two run side by side, and 32 requests a GiB.
-const RUN_BYTES: u64 = 32 * 1024 * 1024;
+/// The part of the memory limit that emptied buffers may take while they wait for the next pages
+/// ([`alluxio_ufs::Buffers`]), and their number: about as many pages leave the store at one time as
+/// there are connections that bring others.
+const SPARE_SHARE: u64 = 16;
+const SPARE_PAGES: u64 = 16;
 
 /// Names a page: version of a file, and index.
 #[derive(Debug, Clone)]
@@ -73,6 +74,10 @@ pub trait PageStore: Send + Sync {
 
     /// Drops all pages of a file, of every version.
     fn forget(&self, file: &FileId);
+
+    /// A page was read to its end, and this node's disk has it too: getting it again is cheap, so it
+    /// may leave before others.
+    fn spent(&self, _key: &PageKey) {}
 
     /// The bytes of all pages here.
     fn bytes(&self) -> u64;
@@ -108,6 +113,8 @@ pub struct MemoryPlan {
     pub store_bytes: u64,
     /// For pages on their way.
     pub inflight_bytes: u64,
+    /// For buffers that wait for pages.
+    pub spare_bytes: u64,
 }
 
 /// A page that is here or on its way.
@@ -126,9 +133,13 @@ impl MemoryPlan {
         let wanted =
             (limit_bytes / INFLIGHT_SHARE).min(page_bytes.saturating_mul(max_inflight as u64));
         let inflight_bytes = wanted.max(page_bytes);
+        // Whole pages: a part of a buffer is of no use.
+        let spare_pages = (limit_bytes / SPARE_SHARE / page_bytes.max(1)).min(SPARE_PAGES);
+        let spare_bytes = spare_pages * page_bytes;
         Self {
-            store_bytes: limit_bytes.saturating_sub(inflight_bytes),
+            store_bytes: limit_bytes.saturating_sub(inflight_bytes + spare_bytes),
             inflight_bytes,
+            spare_bytes,
         }
     }
 }
@@ -201,44 +212,66 @@ impl PageCache {
             file: Arc::clone(file),
             index,
         };
-        if !self.source.prefers_runs(file) {
-            return indices
-                .clone()
-                .find(|index| !self.prefetch(&key(*index)))
-                .unwrap_or(indices.end);
-        }
         if self.store.is_crowded() {
             return indices.start;
         }
-        let pages_of_a_run = (RUN_BYTES / file.page_size.bytes()).max(1);
-        let mut run = Vec::new();
-        let mut fills = self.fills.lock();
-        for index in indices.clone() {
-            let key = key(index);
-            let is_known = fills.contains_key(&key) || self.store.get(&key).is_some();
-            let ends = is_known || run.len() as u64 == pages_of_a_run;
-            if ends && !run.is_empty() {
-                self.start_run(std::mem::take(&mut run));
-            }
-            if is_known {
+        let mut index = indices.start;
+        while index < indices.end {
+            if self.is_known(&key(index)) {
+                index += 1;
                 continue;
             }
-            let permit = Arc::clone(&self.budget).try_acquire_many_owned(self.units_of(&key));
-            let Ok(permit) = permit else {
-                self.start_run(run);
-                return index;
-            };
-            let (teller, told) = oneshot::channel();
-            fills.insert(key.clone(), fill_of(told));
-            let cache = Arc::clone(self);
-            run.push(RunPage {
-                end: FillEnd { cache, key },
-                teller,
-                _permit: permit,
-            });
+            let pages = self.source.run_from(file, index..indices.end);
+            if pages == 0 {
+                if !self.prefetch(&key(index)) {
+                    return index;
+                }
+                index += 1;
+                continue;
+            }
+            let end = index.saturating_add(pages).min(indices.end);
+            let reached = self.prefetch_together((index..end).map(key));
+            if reached < end {
+                return reached;
+            }
+            index = end;
+        }
+        indices.end
+    }
+
+    fn is_known(&self, key: &PageKey) -> bool {
+        self.fills.lock().contains_key(key) || self.store.get(key).is_some()
+    }
+
+    /// Starts one run, or several where some of the pages are known. Returns the index up to which
+    /// there was room.
+    fn prefetch_together(self: &Arc<Self>, keys: impl Iterator<Item = PageKey>) -> u64 {
+        let mut run = Vec::new();
+        let mut reached = 0;
+        let mut fills = self.fills.lock();
+        for key in keys {
+            let index = key.index;
+            if fills.contains_key(&key) || self.store.get(&key).is_some() {
+                self.start_run(std::mem::take(&mut run));
+            } else {
+                let permit = Arc::clone(&self.budget).try_acquire_many_owned(self.units_of(&key));
+                let Ok(permit) = permit else {
+                    self.start_run(run);
+                    return index;
+                };
+                let (teller, told) = oneshot::channel();
+                fills.insert(key.clone(), fill_of(told));
+                let cache = Arc::clone(self);
+                run.push(RunPage {
+                    end: FillEnd { cache, key },
+                    teller,
+                    _permit: permit,
+                });
+            }
+            reached = index + 1;
         }
         self.start_run(run);
-        indices.end
+        reached
     }
 
     /// Fetches the pages of a run in a task of its own.
@@ -311,6 +344,11 @@ impl PageCache {
         charge.set(bytes);
         self.store.make_room();
         self.note_bytes();
+    }
+
+    /// Notes that a page from the disk was read to its end.
+    pub(crate) fn spent(&self, key: &PageKey) {
+        self.store.spent(key);
     }
 
     /// Whether pages of the file that follow each other are better asked for together.
@@ -413,6 +451,11 @@ impl Page {
     /// The page's bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// Whether all of its bytes were handed out, and the disk has them too.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.origin == Source::Disk && self.unread.load(Ordering::Relaxed) == 0
     }
 
     /// Notes that `length` bytes are handed out, and tells where they came from: as many bytes as

@@ -18,7 +18,7 @@ use alluxio_config::{
     AccessProfile, ClientOptions, Config, Consistency, FallbackPolicy,
     Membership as ConfiguredMembership, OnChange, RingMembership,
 };
-use alluxio_ufs::Ufs;
+use alluxio_ufs::{Buffers, Ufs};
 use alluxio_wire::{FileStatus, FileVersion, PageSize, UfsUri, WorkerAddress};
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
@@ -86,14 +86,18 @@ impl Client {
         let options = &config.client;
         let metrics = Arc::new(Metrics::new()?);
         let routing = routing(config)?;
-        let ufs = Ufs::connect(&config.ufs).map_err(|error| Error::from_ufs("connect", &error))?;
+        let plan = memory_plan(options);
+        let buffers = Buffers::new(options.page_size.bytes(), plan.pages.spare_bytes);
+        let ufs = Ufs::connect_with(&config.ufs, buffers.clone())
+            .map_err(|error| Error::from_ufs("connect", &error))?;
         let shape = RingShape::of(options);
         let membership =
             membership::connect(&config.cluster, options.ring_membership, shape).await?;
         let timeout = options.fallback.worker_timeout;
         let workers = Workers::new(timeout, routing.max_inflight_requests)
             .bounded(&options.robust, Arc::clone(&metrics))
-            .secured(Security::load(&config.cluster.security)?);
+            .secured(Security::load(&config.cluster.security)?)
+            .with_buffers(buffers.clone());
         let workers = Arc::new(workers);
         // Under the policy `never` versions are the workers' own: there is nothing to compare.
         let verifies = options.verify_worker_version && routing.policy != FallbackPolicy::Never;
@@ -111,18 +115,10 @@ impl Client {
             Arc::clone(&metrics),
         ));
         let fallback = source.fallback();
-        let (source, disk, memory) = with_disk(config, source, &metrics).await?;
+        let (source, disk) = with_disk(config, source, plan.disk, buffers, &metrics).await?;
+        let memory = plan.pages;
         let cache = page_cache(memory, source, &metrics);
-        let asked = match routing.policy {
-            FallbackPolicy::Never => MetadataSource::Workers(WorkerMetadata {
-                membership: Arc::clone(&membership),
-                workers: Arc::clone(&workers),
-                max_worker_attempts: routing.max_worker_attempts,
-            }),
-            FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => {
-                MetadataSource::Ufs(ufs.clone())
-            }
-        };
+        let asked = metadata_source(routing, &membership, &workers, &ufs);
         let metadata = metadata(config, asked).await?;
         let is_pinned = options.consistency == Consistency::Pinned;
         let readers = shared(
@@ -448,29 +444,61 @@ fn page_cache(
     )
 }
 
-/// Puts the disk cache before the workers, if there is one, and divides the memory limit.
+/// Who is asked for statuses and listings.
+fn metadata_source(
+    routing: Routing,
+    membership: &Arc<dyn Membership>,
+    workers: &Arc<Workers>,
+    ufs: &Ufs,
+) -> MetadataSource {
+    match routing.policy {
+        FallbackPolicy::Never => MetadataSource::Workers(WorkerMetadata {
+            membership: Arc::clone(membership),
+            workers: Arc::clone(workers),
+            max_worker_attempts: routing.max_worker_attempts,
+        }),
+        FallbackPolicy::OnWorkerFailure | FallbackPolicy::Always => {
+            MetadataSource::Ufs(ufs.clone())
+        }
+    }
+}
+
+/// What the memory limit is divided into.
+#[derive(Clone, Copy)]
+struct Shares {
+    disk: Option<DiskMemory>,
+    pages: MemoryPlan,
+}
+
+fn memory_plan(options: &ClientOptions) -> Shares {
+    let limit_bytes = options.memory_limit_bytes;
+    let disk = options
+        .disk_cache
+        .as_ref()
+        .map(|_| DiskMemory::of(limit_bytes));
+    let pages = MemoryPlan::new(
+        limit_bytes - disk.map_or(0, DiskMemory::total_bytes),
+        options.page_size.bytes(),
+        most_pages_in_flight(options),
+    );
+    Shares { disk, pages }
+}
+
+/// Puts the disk cache before the workers, if there is one.
 async fn with_disk(
     config: &Config,
     source: Arc<dyn PageSource>,
+    memory: Option<DiskMemory>,
+    buffers: Buffers,
     metrics: &Arc<Metrics>,
-) -> Result<(Arc<dyn PageSource>, Option<DiskCache>, MemoryPlan)> {
-    let options = &config.client;
-    let limit_bytes = options.memory_limit_bytes;
-    let plan = |bytes| {
-        MemoryPlan::new(
-            bytes,
-            options.page_size.bytes(),
-            most_pages_in_flight(options),
-        )
+) -> Result<(Arc<dyn PageSource>, Option<DiskCache>)> {
+    let (Some(disk), Some(memory)) = (&config.client.disk_cache, memory) else {
+        return Ok((source, None));
     };
-    let Some(disk) = &options.disk_cache else {
-        return Ok((source, None, plan(limit_bytes)));
-    };
-    let memory = DiskMemory::of(limit_bytes);
-    let disk = DiskCache::open(disk, &config.ufs.uri, memory, metrics.registry()).await?;
+    let (root, registry) = (&config.ufs.uri, metrics.registry());
+    let disk = DiskCache::open(disk, root, memory, buffers, registry).await?;
     let source = DiskThenRemote::new(disk.clone(), source, Arc::clone(metrics));
-    let rest = plan(limit_bytes - memory.total_bytes());
-    Ok((Arc::new(source), Some(disk), rest))
+    Ok((Arc::new(source), Some(disk)))
 }
 
 /// How many pages may be on their way: as many as requests, and no more bytes than are allowed.

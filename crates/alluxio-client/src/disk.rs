@@ -16,18 +16,21 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use alluxio_config::DiskCacheConfig;
+use alluxio_ufs::Buffers;
 use alluxio_wire::UfsUri;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prometheus::Registry;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::OpenedFile;
@@ -44,14 +47,22 @@ mod writer;
 use files::{LocalFiles, create_private_dir};
 use index::{Index, Marks};
 use metrics::DiskMetrics;
+#[cfg(feature = "bench")]
+pub(crate) use record::sum_of;
 use record::{FileKey, RECORD_BYTES};
-use store::{Limits, Look, Shelf, Store};
+use store::{DataFile, Limits, Look, Shelf, Store};
 use writer::{Writer, now_s};
 
 pub(crate) use source::DiskThenRemote;
 
 /// A process that only reads looks this often, on a miss, at what the writer added.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// What one turn on a blocking thread reads: enough that the turn costs nothing beside it, and little
+/// enough that a window of read-ahead is read by several threads.
+const RUN_BYTES: u64 = 4 * 1024 * 1024;
+/// The same where pages are small.
+const RUN_PAGES: usize = 64;
 
 /// Memory that a disk cache is given.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +87,8 @@ struct Inner {
     followed: Mutex<Followed>,
     metrics: Arc<DiskMetrics>,
     runtime: Handle,
+    /// For runs that are read.
+    turns: Arc<Semaphore>,
 }
 
 /// How far the log of another process was read.
@@ -107,6 +120,7 @@ impl DiskCache {
         config: &DiskCacheConfig,
         root: &UfsUri,
         memory: DiskMemory,
+        buffers: Buffers,
         registry: &Registry,
     ) -> Result<Self> {
         let dir = folder_of(&config.path, root);
@@ -115,13 +129,14 @@ impl DiskCache {
             Error::new(ErrorKind::Unexpected, "connect", context).with_source(error)
         })?;
         let inner = Arc::new(Inner {
-            shelf: Arc::new(Shelf::new(dir.clone())),
+            shelf: Arc::new(Shelf::new(dir.clone(), buffers)),
             limits: limits_of(config, memory),
             memory,
             writer: OnceLock::new(),
             followed: Mutex::new(Followed::nothing()),
             metrics: Arc::new(metrics),
             runtime: Handle::current(),
+            turns: Arc::new(Semaphore::new(parallel_runs())),
         });
         let opened = Arc::clone(&inner);
         let opening = tokio::task::spawn_blocking(move || {
@@ -154,9 +169,36 @@ impl DiskCache {
         let reading = self
             .inner
             .runtime
-            .spawn_blocking(move || inner.look(&key, index));
+            .spawn_blocking(move || inner.look(&mut DataFile::of(key), index));
         // A read that was stopped is a miss.
         reading.await.ok().flatten()
+    }
+
+    /// Reads pages that follow each other, each given as it comes, in order; `None` for one that is
+    /// not here. A single turn on a thread that may block serves them all.
+    pub(crate) async fn read_run(
+        &self,
+        file: &OpenedFile,
+        indices: Range<u64>,
+    ) -> mpsc::Receiver<Option<Bytes>> {
+        let pages = usize::try_from(indices.end - indices.start).unwrap_or(usize::MAX);
+        // Room for all of them, so that the thread waits for nobody.
+        let (teller, told) = mpsc::channel(pages.clamp(1, RUN_PAGES));
+        let (inner, key) = (Arc::clone(&self.inner), FileKey::of(file));
+        // The semaphore is never closed.
+        let turn = Arc::clone(&inner.turns).acquire_owned().await.ok();
+        self.inner.runtime.spawn_blocking(move || {
+            let _turn = turn;
+            let mut file = DataFile::of(key);
+            for index in indices {
+                let page = inner.look(&mut file, index);
+                // Nobody waits any more.
+                if teller.blocking_send(page).is_err() {
+                    break;
+                }
+            }
+        });
+        told
     }
 
     /// Gives a page to the writer, which keeps it if it can.
@@ -184,6 +226,13 @@ impl DiskCache {
         }
     }
 
+    /// Splits pages into the longest parts that are here or are not, in order.
+    pub(crate) fn parts(&self, file: &OpenedFile, indices: Range<u64>) -> Vec<(bool, Range<u64>)> {
+        let key = FileKey::of(file);
+        let index = self.inner.shelf.index.lock();
+        split_by(indices, |page| index.has(&key, page))
+    }
+
     /// Waits until the pages given so far are kept or refused.
     pub(crate) async fn flush(&self) {
         if let Some(writer) = self.inner.writer.get() {
@@ -197,17 +246,18 @@ impl Inner {
         self.writer.get().is_some()
     }
 
-    fn look(&self, key: &FileKey, index: u64) -> Option<Bytes> {
-        if !self.is_writer() && !self.shelf.index.lock().has(key, index) {
+    fn look(&self, file: &mut DataFile, index: u64) -> Option<Bytes> {
+        let key = file.key;
+        if !self.is_writer() && !self.shelf.index.lock().has(&key, index) {
             self.catch_up();
         }
-        match self.shelf.look(key, index, now_s()) {
+        match self.shelf.look(file, index, now_s()) {
             Look::Page(bytes) => Some(bytes),
             Look::Absent => None,
             Look::Corrupt => {
                 self.metrics.corrupt.inc();
                 tracing::warn!(
-                    file = %self.shelf.data_path(key).display(),
+                    file = %self.shelf.data_path(&key).display(),
                     page = index,
                     "a page of the disk cache does not match its checksum: it is fetched again"
                 );
@@ -216,7 +266,7 @@ impl Inner {
             Look::Failed(error) => {
                 self.metrics.read_errors.inc();
                 tracing::warn!(
-                    file = %self.shelf.data_path(key).display(),
+                    file = %self.shelf.data_path(&key).display(),
                     page = index,
                     error = %error,
                     "a page of the disk cache cannot be read: it is fetched again"
@@ -297,6 +347,26 @@ impl Inner {
         self.metrics.holds(&index);
         Ok(())
     }
+}
+
+/// Runs that are read at one time: two a core, and enough for a disk that serves several requests at
+/// a time. More would read pages that nobody gets to yet before those that somebody waits for.
+fn parallel_runs() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * cores).max(4)
+}
+
+/// Splits a range into the longest parts of one kind, in order.
+fn split_by(indices: Range<u64>, is: impl Fn(u64) -> bool) -> Vec<(bool, Range<u64>)> {
+    let mut parts: Vec<(bool, Range<u64>)> = Vec::new();
+    for index in indices {
+        let kind = is(index);
+        match parts.last_mut() {
+            Some((last, range)) if *last == kind => range.end = index + 1,
+            _ => parts.push((kind, index..index + 1)),
+        }
+    }
+    parts
 }
 
 impl Followed {

@@ -9,6 +9,8 @@
 //! 6. [`worker::Workers::page`] asks one of them; where none can serve, the under-store is read at
 //!    the version that was opened.
 
+#[cfg(feature = "bench")]
+pub mod bench;
 pub mod cache;
 mod client;
 mod disk;

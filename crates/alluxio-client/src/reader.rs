@@ -34,6 +34,8 @@ pub(crate) use follow::{Bounds, Order};
 
 use access::{Access, profile_of};
 use reopen::{MAX_REOPENS, Reopen};
+#[cfg(feature = "bench")]
+pub(crate) use window::Window;
 
 /// Pages that one read waits for at one time. Eight connections reach a worker's limit, and the
 /// pages of one file come from one worker; twice that hides its pauses.
@@ -228,7 +230,11 @@ impl FileReader {
                     Err(error) => return Err(self.failed(error).await),
                 },
             };
+            let before = read.by_source.disk;
             read.push(&page, slice, &shared.cache);
+            if read.by_source.disk > before && page.is_spent() {
+                shared.cache.spent(&self.key(slice.index));
+            }
             self.start(&mut slices, &mut waiting);
         }
         shared.metrics.looked_up(hits, waits);

@@ -22,7 +22,7 @@ use alluxio_wire::WorkerId;
 
 use maglev::MaglevTable;
 use multi_probe::ProbedPoints;
-use murmur3::murmur3_32;
+pub(crate) use murmur3::murmur3_32;
 use points::Points;
 
 /// How often the lookup of one file may hit a worker that it has already, as in Alluxio's clients.

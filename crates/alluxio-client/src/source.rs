@@ -119,6 +119,12 @@ pub trait PageSource: Send + Sync {
         false
     }
 
+    /// How many pages from the first of these are better fetched by one run; 0 where each had better
+    /// be fetched by itself.
+    fn run_from(&self, _file: &OpenedFile, _indices: Range<u64>) -> u64 {
+        0
+    }
+
     /// Fetches pages that follow each other and gives each as it comes, in order, up to the first
     /// error.
     fn fetch_run(
@@ -530,6 +536,14 @@ impl PageSource for WorkerThenUfs {
         self.asks_no_worker()
             || self.routing.policy == FallbackPolicy::OnWorkerFailure
                 && self.fallen_back.reason(&file.id).is_some()
+    }
+
+    fn run_from(&self, file: &OpenedFile, _: Range<u64>) -> u64 {
+        if self.prefers_runs(file) {
+            (run::RUN_BYTES / file.page_size.bytes()).max(1)
+        } else {
+            0
+        }
     }
 
     fn fetch_run(

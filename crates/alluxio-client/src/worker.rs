@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluxio_config::{BreakerOptions, RobustOptions};
+use alluxio_ufs::Buffers;
 use alluxio_wire::{PageRange, route};
 use bytes::Bytes;
 
@@ -34,6 +35,9 @@ pub use kind::WorkerKind;
 
 pub(crate) use health::Breaker;
 pub(crate) use kind::WorkerKinds;
+
+#[cfg(feature = "bench")]
+pub(crate) use connection::head_length;
 
 use health::HealthBook;
 use http::{Exchange, Http, Method, Request};
@@ -147,6 +151,13 @@ impl Workers {
     #[must_use]
     pub fn secured(mut self, security: Security) -> Self {
         self.http.security = security;
+        self
+    }
+
+    /// The same with the buffers that pages are read into.
+    #[must_use]
+    pub fn with_buffers(mut self, buffers: Buffers) -> Self {
+        self.http.buffers = buffers;
         self
     }
 

@@ -17,6 +17,7 @@
 //! * Every operation is bounded: parallel operations, time per attempt, number of attempts.
 //! * A version given to a read is checked against the bytes that were read.
 
+mod buffers;
 mod error;
 mod limits;
 mod local;
@@ -35,6 +36,7 @@ use futures::stream::BoxStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+pub use self::buffers::{Buffers, PageBuffer};
 use self::error::{Subject, unsupported_scheme};
 pub use self::error::{UfsError, UfsErrorKind};
 use self::local::LocalStore;
@@ -56,6 +58,7 @@ struct Inner {
     turns: Semaphore,
     /// Writes that were dropped and are being thrown away.
     aborts: TaskTracker,
+    buffers: Buffers,
 }
 
 #[derive(Debug)]
@@ -68,9 +71,14 @@ impl Ufs {
     /// Makes the store that `config` names. No request is sent yet; what is wrong in the
     /// configuration itself is said here.
     pub fn connect(config: &UfsConfig) -> Result<Self, UfsError> {
+        Self::connect_with(config, Buffers::default())
+    }
+
+    /// The same, with the buffers that pages are read into.
+    pub fn connect_with(config: &UfsConfig, buffers: Buffers) -> Result<Self, UfsError> {
         let store = match config.kind() {
             Some(StoreKind::File) => Store::Local(LocalStore::new(config.uri.clone())),
-            Some(kind) => Store::Object(ObjectStore::new(config, kind)?),
+            Some(kind) => Store::Object(ObjectStore::new(config, kind, &buffers)?),
             None => return Err(unsupported_scheme(&config.uri)),
         };
         Ok(Self {
@@ -79,6 +87,7 @@ impl Ufs {
                 store,
                 turns: Semaphore::new(limits::PARALLEL_OPERATIONS),
                 aborts: TaskTracker::new(),
+                buffers,
             }),
         })
     }

@@ -7,6 +7,7 @@
 //! on which request told it.
 
 mod build;
+mod direct;
 mod entries;
 mod failure;
 mod keys;
@@ -24,6 +25,7 @@ use opendal::{ErrorKind, Metadata, Operator, Reader};
 
 use self::entries::{Depth, entries};
 use self::operators::Operators;
+use crate::buffers::Buffers;
 use crate::error::{Subject, UfsError, UfsErrorKind};
 use crate::limits::{ATTEMPT_TIMEOUT, MAX_LIST_ENTRIES, READ_ATTEMPT_TIMEOUT, with_retries};
 use crate::status::{self, is_version};
@@ -59,14 +61,18 @@ pub(crate) struct Body {
 }
 
 impl ObjectStore {
-    pub(crate) fn new(config: &UfsConfig, kind: StoreKind) -> Result<Self, UfsError> {
+    pub(crate) fn new(
+        config: &UfsConfig,
+        kind: StoreKind,
+        buffers: &Buffers,
+    ) -> Result<Self, UfsError> {
         Ok(Self {
             root: config.uri.clone(),
             teller: Teller {
                 root: config.uri.clone(),
                 kind,
             },
-            operators: Operators::new(config, kind)?,
+            operators: Operators::new(config, kind, buffers)?,
         })
     }
 

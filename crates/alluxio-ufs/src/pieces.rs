@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use alluxio_wire::{FileVersion, UfsUri};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
@@ -15,6 +15,10 @@ use crate::error::{Subject, UfsError};
 use crate::limits::{ATTEMPTS, READ_ATTEMPT_TIMEOUT, wait_before_attempt};
 use crate::object::Body;
 use crate::{Store, Ufs};
+
+/// Shorter chunks may be parts of a larger buffer of a general client, which they would keep from
+/// being given back: they are copied.
+const LEAST_BLOCK_BYTES: usize = 512 * 1024;
 
 /// A range on its way.
 struct Pieces {
@@ -102,16 +106,24 @@ impl Pieces {
             self.body.insert(body)
         };
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
-        let mut piece = BytesMut::with_capacity(wanted);
-        while piece.len() < wanted {
+        if body.rest.is_empty()
+            && let Some(chunk) = body.chunks.try_next().await?
+        {
+            body.rest = chunk;
+        }
+        // A chunk of just a page's length is a block that was read as one (`object/direct.rs`).
+        if wanted >= LEAST_BLOCK_BYTES && body.rest.len() == wanted {
+            return Ok(std::mem::take(&mut body.rest));
+        }
+        let mut piece = self.ufs.inner.buffers.take(wanted);
+        while piece.left() > 0 {
             if body.rest.is_empty() {
                 match body.chunks.try_next().await? {
                     Some(chunk) => body.rest = chunk,
                     None => break,
                 }
             }
-            let take = body.rest.len().min(wanted - piece.len());
-            piece.extend_from_slice(&body.rest.split_to(take));
+            piece.fill_from(&mut body.rest);
         }
         whole(piece.freeze(), length, subject)
     }

@@ -1,6 +1,7 @@
 //! One side of a measurement, in a process of its own: it does the work and prints what it took.
 
 mod client;
+mod disk;
 mod http;
 mod local;
 
@@ -55,6 +56,20 @@ pub(crate) enum Work {
     },
     /// Has a worker load a folder, and checks what it says of its progress.
     Load { config: PathBuf, path: String },
+    /// Reads one file through the client until all of it comes from the disk cache.
+    DiskFill { config: PathBuf, path: String },
+    /// Reads all files of a folder into the disk cache.
+    DiskFillFolder { config: PathBuf, path: String },
+    /// Reads one file through the client, 1 MiB at a time, all of it from the disk cache.
+    ClientDisk { config: PathBuf, path: String },
+    /// Connects a client whose disk cache holds so many files, `path` among them.
+    ClientOpen {
+        config: PathBuf,
+        path: String,
+        files: u64,
+    },
+    /// Reads one file by pread, 1 MiB at a time.
+    PlainFile { file: PathBuf },
     /// Picks owners on a ring of 200 workers with 2,000 virtual nodes each.
     RingPick,
     /// Builds a ring of 1,000 workers with 2,000 virtual nodes each.
@@ -125,6 +140,15 @@ pub(crate) fn run(work: Work) -> Result<()> {
             client::mixed(&config, &path)?
         }
         Work::Load { config, path } => client::load(&config, &path)?,
+        Work::DiskFill { config, path } => disk::fill(&config, &path)?,
+        Work::DiskFillFolder { config, path } => disk::fill_folder(&config, &path)?,
+        Work::ClientDisk { config, path } => disk::file(&config, &path)?,
+        Work::ClientOpen {
+            config,
+            path,
+            files,
+        } => disk::open(&config, &path, files)?,
+        Work::PlainFile { file } => disk::plain(&file)?,
         Work::RingPick => local::ring_pick(),
         Work::RingBuild => local::ring_build(),
     };

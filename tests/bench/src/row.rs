@@ -1,5 +1,6 @@
 //! The rows: each takes its two sides in turn, round after round, and keeps the medians.
 
+mod disk;
 mod load;
 mod local;
 mod store;
@@ -31,6 +32,8 @@ const ROWS: &[Row] = &[
     ("store-read", store::read),
     ("store-requests", store::requests),
     ("memory-limit", store::memory_limit),
+    ("disk-read", disk::read),
+    ("disk-open", disk::open),
     ("memory-cache", local::memory),
     ("ring", local::ring),
     ("load-million", load::million),

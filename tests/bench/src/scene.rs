@@ -33,6 +33,8 @@ pub(crate) const SPARSE: (&str, u64) = ("sparse.bin", 8 << 30);
 pub(crate) const SMALL: (&str, u32, usize) = ("small", 5000, 100_000);
 /// A folder of many sparse files: folders, files in each, length of a file.
 pub(crate) const MANY: (&str, u32, u32, u64) = ("many", 1000, 1000, 1000);
+/// Very small files, more than a disk cache would hold on a busy day.
+pub(crate) const TINY: (&str, u32, usize) = ("tiny", 100_000, 1000);
 /// The page size of all scenes.
 pub(crate) const PAGE_BYTES: u64 = 1 << 20;
 
@@ -84,6 +86,11 @@ impl Scene {
         self.folder.join(name).to_string_lossy().into_owned()
     }
 
+    /// The path of a file of the data.
+    pub(crate) fn data_path(&self, name: &str) -> String {
+        self.data().join(name).to_string_lossy().into_owned()
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.join("data").join(BUCKET)
     }
@@ -107,6 +114,18 @@ impl Scene {
         for index in 0..count {
             random.fill_bytes(&mut block);
             fs::write(self.data().join(name).join(format!("{index:05}")), &block)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the folder of very small files.
+    pub(crate) fn write_tiny(&self) -> Result<()> {
+        let (name, count, length) = TINY;
+        let folder = self.data().join(name);
+        fs::create_dir_all(&folder)?;
+        let block = vec![7; length];
+        for index in 0..count {
+            fs::write(folder.join(format!("{index:06}")), &block)?;
         }
         Ok(())
     }
@@ -225,6 +244,11 @@ impl Scene {
             self.file_ufs()
         );
         self.config(name, &text)
+    }
+
+    /// The client's configuration without workers, on the `file:` under-store.
+    pub(crate) fn file_config(&self, name: &str, client: &str) -> Result<String> {
+        self.config(name, &format!("{}client: {{{client}}}\n", self.file_ufs()))
     }
 
     /// The client's configuration without workers, on an S3 server.

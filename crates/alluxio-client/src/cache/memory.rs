@@ -5,7 +5,7 @@
 //! cache that admits by popularity or evicts in the background would do neither, and would drop
 //! pages read ahead before they are read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +17,11 @@ use super::{Account, Page, PageKey, PageStore};
 /// What a page costs beside its bytes, so that millions of tiny files are bounded too: its entries
 /// in the maps and the allocations of key and page.
 const ENTRY_OVERHEAD_BYTES: u64 = 512;
+
+/// The part of a store that pages may take which were read to their end and lie on the disk too. The
+/// kernel most likely has them in memory already, and who reads on through a file gets its next
+/// pages into memory that is warm. It is enough for readers that look back a little.
+const SPENT_SHARE: u64 = 8;
 
 /// Where readers hold more than this part of the capacity, what is fetched ahead might not stay.
 const CROWDED_PART: u64 = 2;
@@ -36,6 +41,9 @@ struct Pages {
     /// Oldest use first.
     by_use: BTreeMap<u64, PageKey>,
     by_file: HashMap<FileId, Vec<Resident>>,
+    /// Pages that were spent, in that order, with their weights. Some may have left already.
+    spent: VecDeque<(PageKey, u64)>,
+    spent_weight: u64,
     next_use: u64,
     bytes: u64,
     weight: u64,
@@ -93,6 +101,12 @@ impl PageStore for MemoryStore {
         if fits(&pages) {
             pages.insert(key, page);
         }
+        self.bytes.store(pages.bytes, Ordering::Relaxed);
+    }
+
+    fn spent(&self, key: &PageKey) {
+        let mut pages = self.pages.lock();
+        pages.spend(key, self.capacity_bytes / SPENT_SHARE);
         self.bytes.store(pages.bytes, Ordering::Relaxed);
     }
 
@@ -191,6 +205,26 @@ impl Pages {
         }
     }
 
+    /// Notes a spent page, and evicts those that were spent before it down to a weight.
+    fn spend(&mut self, key: &PageKey, most_weight: u64) {
+        let Some(entry) = self.by_key.get(key) else {
+            return;
+        };
+        let weight = weight_of(&entry.page);
+        self.spent.push_back((key.clone(), weight));
+        self.spent_weight += weight;
+        while self.spent_weight > most_weight
+            && let Some((oldest, weight)) = self.spent.pop_front()
+        {
+            self.spent_weight -= weight;
+            // One that left and came back is spent only when it was read again.
+            let is_spent = |entry: &Entry| entry.page.is_spent();
+            if self.by_key.get(&oldest).is_some_and(is_spent) {
+                self.remove(&oldest);
+            }
+        }
+    }
+
     /// Returns whether there was a page to evict.
     fn evict_oldest(&mut self) -> bool {
         let oldest = self.by_use.first_key_value().map(|(_, key)| key.clone());
@@ -250,6 +284,32 @@ mod tests {
             modified_ms: 0,
             page_size: PageSize::DEFAULT,
         })
+    }
+
+    #[test]
+    fn what_was_read_to_its_end_and_is_on_the_disk_leaves_first() {
+        let store = store(16);
+        let file = file("1");
+        let key = |index| PageKey {
+            file: Arc::clone(&file),
+            index,
+        };
+        for index in 0..10 {
+            let source = if index < 2 {
+                Source::Worker
+            } else {
+                Source::Disk
+            };
+            let page = Arc::new(Page::new(Bytes::from(vec![0; PAGE]), source));
+            let _ = page.hand_out(if index == 9 { 1 } else { PAGE as u64 });
+            store.put(key(index), Arc::clone(&page));
+            if page.is_spent() {
+                store.spent(&key(index));
+            }
+        }
+        let here: Vec<_> = (0..10).filter(|index| has(&store, &file, *index)).collect();
+        assert_eq!(here, [0, 1, 7, 8, 9]);
+        assert_eq!(store.pages.lock().spent.len(), 2);
     }
 
     fn put(store: &MemoryStore, file: &Arc<OpenedFile>, index: u64) {

@@ -189,8 +189,9 @@ fn a_limit_is_divided_between_store_and_pages_on_their_way() {
     assert_eq!(
         plan,
         MemoryPlan {
-            store_bytes: 896,
-            inflight_bytes: 128
+            store_bytes: 832,
+            inflight_bytes: 128,
+            spare_bytes: 64
         }
     );
     let small = MemoryPlan::new(64, 16, 1000);
@@ -198,7 +199,8 @@ fn a_limit_is_divided_between_store_and_pages_on_their_way() {
         small,
         MemoryPlan {
             store_bytes: 48,
-            inflight_bytes: 16
+            inflight_bytes: 16,
+            spare_bytes: 0
         }
     );
 }

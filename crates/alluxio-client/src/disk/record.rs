@@ -13,7 +13,8 @@
 //! | 40–47 | XXH3 of bytes 0–39 | the same | the same | the same |
 
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::source::OpenedFile;
 
@@ -69,9 +70,10 @@ impl FileKey {
     }
 }
 
-/// The checksum of a page's bytes.
-pub(super) fn sum_of(page: &[u8]) -> u64 {
-    xxh3_64(page)
+/// The checksum of a page's bytes, XXH3, by the library that uses the widest registers that the
+/// processor has: at half the time it is still a tenth of what a page from the disk costs.
+pub(crate) fn sum_of(page: &[u8]) -> u64 {
+    XxHash3_64::oneshot(page)
 }
 
 impl Record {

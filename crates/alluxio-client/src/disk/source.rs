@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use alluxio_wire::PageRange;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 
-use super::DiskCache;
+use super::{DiskCache, RUN_BYTES, RUN_PAGES};
 use crate::error::Result;
 use crate::metrics::{Metrics, PageResult};
 use crate::source::{FetchedPage, OpenedFile, PageSource, Source};
@@ -29,13 +30,16 @@ impl DiskThenRemote {
             metrics,
         }
     }
-}
 
-#[async_trait]
-impl PageSource for DiskThenRemote {
-    async fn fetch(&self, file: &Arc<OpenedFile>, index: u64) -> Result<FetchedPage> {
-        let started = Instant::now();
-        if let Some(bytes) = self.disk.read(file, index).await {
+    /// What was read of a page, or the page from the remote source, which is kept.
+    async fn or_remote(
+        &self,
+        file: &Arc<OpenedFile>,
+        index: u64,
+        started: Instant,
+        page: Option<Bytes>,
+    ) -> Result<FetchedPage> {
+        if let Some(bytes) = page {
             let source = Source::Disk;
             self.metrics.page_request(source, PageResult::Hit);
             self.metrics
@@ -46,6 +50,15 @@ impl PageSource for DiskThenRemote {
         let fetched = self.remote.fetch(file, index).await?;
         self.disk.keep(file, index, &fetched.bytes);
         Ok(fetched)
+    }
+}
+
+#[async_trait]
+impl PageSource for DiskThenRemote {
+    async fn fetch(&self, file: &Arc<OpenedFile>, index: u64) -> Result<FetchedPage> {
+        let started = Instant::now();
+        let page = self.disk.read(file, index).await;
+        self.or_remote(file, index, started, page).await
     }
 
     /// A page that is here has to be read whole to be compared, so it is better got whole.
@@ -61,8 +74,19 @@ impl PageSource for DiskThenRemote {
         self.remote.fetch_part(file, index, part).await
     }
 
-    fn prefers_runs(&self, file: &OpenedFile) -> bool {
-        self.remote.prefers_runs(file)
+    fn prefers_runs(&self, _: &OpenedFile) -> bool {
+        true
+    }
+
+    /// Pages that are here, as many as one turn reads, or as many of the others as the remote source
+    /// prefers.
+    fn run_from(&self, file: &OpenedFile, indices: Range<u64>) -> u64 {
+        let pages = (RUN_BYTES / file.page_size.bytes()).clamp(1, RUN_PAGES as u64);
+        let near = indices.start..indices.end.min(indices.start + pages);
+        match self.disk.parts(file, near).first() {
+            Some((true, here)) => here.end - here.start,
+            _ => self.remote.run_from(file, indices),
+        }
     }
 
     fn fetch_run(
@@ -70,13 +94,12 @@ impl PageSource for DiskThenRemote {
         file: Arc<OpenedFile>,
         indices: Range<u64>,
     ) -> BoxStream<'static, Result<FetchedPage>> {
-        let is_here = |index| self.disk.has(&file, index);
-        let parts = split_by(indices, is_here);
+        let parts = self.disk.parts(&file, indices);
         stream::iter(parts)
             .flat_map(move |(is_here, indices)| {
                 let (source, file) = (Arc::clone(&self), Arc::clone(&file));
                 if is_here {
-                    return pages_one_by_one(source, file, indices);
+                    return from_disk(source, file, indices);
                 }
                 let run = Arc::clone(&source.remote).fetch_run(Arc::clone(&file), indices.clone());
                 run.zip(stream::iter(indices))
@@ -89,42 +112,26 @@ impl PageSource for DiskThenRemote {
     }
 }
 
-fn pages_one_by_one(
+fn from_disk(
     source: Arc<DiskThenRemote>,
     file: Arc<OpenedFile>,
     indices: Range<u64>,
 ) -> BoxStream<'static, Result<FetchedPage>> {
-    stream::iter(indices)
-        .then(move |index| {
-            let (source, file) = (Arc::clone(&source), Arc::clone(&file));
-            async move { source.fetch(&file, index).await }
-        })
-        .boxed()
-}
-
-/// Splits a range into the longest parts of one kind, in order.
-fn split_by(indices: Range<u64>, is: impl Fn(u64) -> bool) -> Vec<(bool, Range<u64>)> {
-    let mut parts: Vec<(bool, Range<u64>)> = Vec::new();
-    for index in indices {
-        let kind = is(index);
-        match parts.last_mut() {
-            Some((last, range)) if *last == kind => range.end = index + 1,
-            _ => parts.push((kind, index..index + 1)),
+    stream::unfold((None, indices), move |(pages, mut indices)| {
+        let (source, file) = (Arc::clone(&source), Arc::clone(&file));
+        async move {
+            let all = indices.clone();
+            let index = indices.next()?;
+            let started = Instant::now();
+            let mut pages = match pages {
+                Some(pages) => pages,
+                None => source.disk.read_run(&file, all).await,
+            };
+            // A read that was stopped is a miss.
+            let page = pages.recv().await.flatten();
+            let fetched = source.or_remote(&file, index, started, page).await;
+            Some((fetched, (Some(pages), indices)))
         }
-    }
-    parts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_run_is_split_where_what_is_here_begins_and_ends() {
-        let is_here = |index| (3..5).contains(&index);
-        let parts = split_by(1..7, is_here);
-        assert_eq!(parts, [(false, 1..3), (true, 3..5), (false, 5..7)]);
-        assert_eq!(split_by(3..5, is_here), [(true, 3..5)]);
-        assert!(split_by(3..3, is_here).is_empty());
-    }
+    })
+    .boxed()
 }

@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use alluxio_ufs::{Buffers, PageBuffer};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -31,7 +32,14 @@ const LOOK_AT_SPACE_EVERY_BYTES: u64 = 64 * 1024 * 1024;
 /// What readers and the writer share.
 pub(super) struct Shelf {
     dir: PathBuf,
+    buffers: Buffers,
     pub(super) index: Mutex<Index>,
+}
+
+/// A file of the cache, opened at the first page that is read of it.
+pub(super) struct DataFile {
+    pub(super) key: FileKey,
+    opened: Option<File>,
 }
 
 /// What a look into the cache found.
@@ -77,9 +85,10 @@ pub(super) enum Put {
 }
 
 impl Shelf {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(super) fn new(dir: PathBuf, buffers: Buffers) -> Self {
         Self {
             dir,
+            buffers,
             index: Mutex::default(),
         }
     }
@@ -103,16 +112,22 @@ impl Shelf {
     }
 
     /// Reads a page and compares it. Blocks on the disk.
-    pub(super) fn look(&self, key: &FileKey, index: u64, now_s: u64) -> Look {
+    pub(super) fn look(&self, file: &mut DataFile, index: u64, now_s: u64) -> Look {
+        let key = &file.key;
         let slot = self.index.lock().slot(key, index, now_s);
         let Some(slot) = slot else {
             return Look::Absent;
         };
-        let read = File::open(self.data_path(key))
-            .and_then(|file| read_at(&file, slot.length, slot.offset));
+        let opened = match file.opened.take() {
+            Some(opened) => Ok(opened),
+            None => File::open(self.data_path(key)),
+        };
+        let buffer = self.buffers.take(slot.length);
+        let read =
+            opened.and_then(|opened| read_at(file.opened.insert(opened), buffer, slot.offset));
         let found = match read {
-            Ok(bytes) if bytes.len() == slot.length && sum_of(&bytes) == slot.sum => {
-                return Look::Page(Bytes::from(bytes));
+            Ok(page) if page.left() == 0 && sum_of(page.bytes()) == slot.sum => {
+                return Look::Page(page.freeze());
             }
             Ok(_) => Look::Corrupt,
             // Evicted between the look into the index and the open, or removed by hand.
@@ -120,23 +135,29 @@ impl Shelf {
             Err(error) => Look::Failed(error),
         };
         // A page that was evicted and written anew meanwhile is not corrupt.
-        let was_the_one = self.index.lock().forget_page(key, index, slot.sum);
+        let was_the_one = self.index.lock().forget_page(&file.key, index, slot.sum);
         if was_the_one { found } else { Look::Absent }
     }
 }
 
-/// Reads as many bytes as there are, up to `length`, into memory that is not zeroed before.
-fn read_at(file: &File, length: usize, offset: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(length);
-    while bytes.len() < length {
-        let at = offset + bytes.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), at) {
+impl DataFile {
+    pub(super) fn of(key: FileKey) -> Self {
+        Self { key, opened: None }
+    }
+}
+
+/// Reads as many bytes as there are, up to those that the buffer wants.
+fn read_at(file: &File, mut buffer: PageBuffer, offset: u64) -> io::Result<PageBuffer> {
+    while buffer.left() > 0 {
+        let at = offset + buffer.bytes().len() as u64;
+        let rest = rustix::buffer::spare_capacity(buffer.rest_as_vec());
+        match rustix::io::pread(file, rest, at) {
             Ok(0) => break,
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(bytes)
+    Ok(buffer)
 }
 
 impl Store {

@@ -15,6 +15,10 @@ const MEMORY: DiskMemory = DiskMemory {
     index_bytes: 32 << 20,
 };
 
+fn buffers() -> Buffers {
+    Buffers::new(PAGE as u64, 4 * PAGE as u64)
+}
+
 fn root() -> UfsUri {
     UfsUri::parse("s3://bucket/data").unwrap()
 }
@@ -44,7 +48,7 @@ fn config(path: &Path) -> DiskCacheConfig {
 
 async fn open(path: &Path) -> DiskCache {
     let (config, root) = (config(path), root());
-    DiskCache::open(&config, &root, MEMORY, &Registry::new())
+    DiskCache::open(&config, &root, MEMORY, buffers(), &Registry::new())
         .await
         .unwrap()
 }
@@ -176,7 +180,8 @@ async fn a_folder_that_cannot_be_written_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     std::fs::write(&path, "x").unwrap();
-    let opened = DiskCache::open(&config(&path), &root(), MEMORY, &Registry::new()).await;
+    let opened =
+        DiskCache::open(&config(&path), &root(), MEMORY, buffers(), &Registry::new()).await;
     let text = opened.err().unwrap().to_string();
     assert!(
         text.contains("client.disk_cache.path") && text.contains("/file/"),
@@ -258,4 +263,13 @@ async fn a_writer_that_is_killed_at_any_moment_leaves_whole_pages_alone() {
         drop(cache);
     }
     assert!(kept > 8 * 50, "{kept}");
+}
+
+#[test]
+fn a_run_is_split_where_what_is_here_begins_and_ends() {
+    let is_here = |index| (3..5).contains(&index);
+    let parts = split_by(1..7, is_here);
+    assert_eq!(parts, [(false, 1..3), (true, 3..5), (false, 5..7)]);
+    assert_eq!(split_by(3..5, is_here), [(true, 3..5)]);
+    assert!(split_by(3..3, is_here).is_empty());
 }

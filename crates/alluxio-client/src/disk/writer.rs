@@ -260,13 +260,14 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use alluxio_ufs::Buffers;
     use alluxio_wire::{FileVersion, PageSize, UfsUri};
     use prometheus::Registry;
 
     use super::super::files::{Files, LocalFiles, create_private_dir};
     use super::super::index::Marks;
     use super::super::record::FileKey;
-    use super::super::store::{Limits, Look};
+    use super::super::store::{DataFile, Limits, Look};
     use super::*;
 
     const PAGE: usize = 64 * 1024;
@@ -300,7 +301,7 @@ mod tests {
 
     fn work(dir: &Path, is_full: &Arc<AtomicBool>) -> Work {
         create_private_dir(dir).unwrap();
-        let shelf = Arc::new(Shelf::new(dir.to_owned()));
+        let shelf = Arc::new(Shelf::new(dir.to_owned(), Buffers::default()));
         let limits = Limits {
             marks: Marks {
                 high_disk: 1 << 30,
@@ -335,7 +336,8 @@ mod tests {
             page_size: PageSize::new(PAGE as u64).unwrap(),
         };
         let has = |work: &Work, index| {
-            let look = work.shelf.look(&FileKey::of(&file), index, 1);
+            let mut data = DataFile::of(FileKey::of(&file));
+            let look = work.shelf.look(&mut data, index, 1);
             matches!(look, Look::Page(_))
         };
         let page = vec![7; PAGE];

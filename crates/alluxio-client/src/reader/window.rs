@@ -1,7 +1,7 @@
 //! How far to read ahead of a reader: pure, from the offsets that it asks for.
 //!
 //! A reader that goes through a file gets a window ahead of it, twice as long each time that it has
-//! eaten into half of it, up to a limit. A reader that jumps gets none until it has gone on from
+//! eaten into it, up to a limit. A reader that jumps gets none until it has gone on from
 //! where it jumped to. The kernel sends the reads of its own read-ahead side by side and not always
 //! in order, so "goes on" allows for some disorder.
 
@@ -13,9 +13,14 @@ const DISORDER_BYTES: u64 = 2 * 1024 * 1024;
 /// The first window in pages: the page after the one being read, and one to be fetched beside it.
 const FIRST_WINDOW_PAGES: u64 = 2;
 
+/// The window is filled up when less than this part of it is left, in eighths. An under-store is
+/// asked for what is missing by one request: of the default window that is 24 MiB, so two or three
+/// requests are under way at any time and do not end together, and a GiB takes some 45 of them.
+const FILL_BELOW_EIGHTHS: u64 = 5;
+
 /// The read-ahead state of one open file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Window {
+pub(crate) struct Window {
     page_bytes: u64,
     /// Where the reader is expected next; the end of the furthest read of this run.
     expected: u64,
@@ -28,7 +33,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) fn new(page_bytes: u64) -> Self {
+    pub(crate) fn new(page_bytes: u64) -> Self {
         Self {
             page_bytes,
             expected: 0,
@@ -56,7 +61,7 @@ impl Window {
     /// Notes a read of `length` bytes from `offset` and tells which bytes of the file to fetch
     /// ahead, none past `file_length`. `limit_bytes` bounds the window at this moment; 0 turns
     /// read-ahead off.
-    pub(super) fn on_read(
+    pub(crate) fn on_read(
         &mut self,
         offset: u64,
         length: u64,
@@ -79,7 +84,7 @@ impl Window {
         }
         self.asked_until = self.asked_until.max(self.expected);
         let ahead = self.asked_until - self.expected;
-        if ahead > self.size_bytes / 2 {
+        if ahead > self.size_bytes / 8 * FILL_BELOW_EIGHTHS {
             return end..end;
         }
         let first = FIRST_WINDOW_PAGES * self.page_bytes;

@@ -9,7 +9,7 @@ const C1: u32 = 0xcc9e_2d51;
 const C2: u32 = 0x1b87_3593;
 
 /// The hash of these bytes.
-pub(super) fn murmur3_32(bytes: &[u8]) -> i32 {
+pub(crate) fn murmur3_32(bytes: &[u8]) -> i32 {
     let (blocks, tail) = bytes.as_chunks::<4>();
     let mut hash = blocks.iter().fold(0u32, |hash, block| {
         let mixed = hash ^ scramble(u32::from_le_bytes(*block));

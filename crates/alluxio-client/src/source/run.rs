@@ -22,6 +22,9 @@ use super::{
 use crate::error::{Error, Result};
 use crate::metrics::PageResult;
 
+/// The most that one request to the under-store brings: half of the default read-ahead window, so
+/// that two run side by side, and at least 32 requests a GiB.
+pub(super) const RUN_BYTES: u64 = 32 * 1024 * 1024;
 /// Files that are remembered as fallen back. Far more than are read at one time; when there are
 /// more, all are forgotten, and the next page of each tells anew.
 const MAX_FALLEN_BACK: usize = 4096;

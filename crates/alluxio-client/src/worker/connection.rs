@@ -9,6 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use alluxio_ufs::Buffers;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -96,6 +97,7 @@ impl Connection {
         host: &str,
         (method, target): (Method, &str),
         limit: u64,
+        buffers: &Buffers,
         brought: &AtomicU64,
     ) -> (Exchange, Option<Self>) {
         // What is no visible ASCII would end the request line, or be read as another name.
@@ -124,7 +126,7 @@ impl Connection {
             Err(failure) => return (failure.into(), None),
         };
         let status = head.status;
-        match self.body(&head.body, limit, brought).await {
+        match self.body(&head.body, limit, buffers, brought).await {
             Ok(Some(body)) => {
                 let kept = head.keeps.then_some(self);
                 (Exchange::Answered { status, body }, kept)
@@ -172,6 +174,7 @@ impl Connection {
         &mut self,
         length: &Length,
         limit: u64,
+        buffers: &Buffers,
         brought: &AtomicU64,
     ) -> Result<Option<Bytes>, Failure> {
         match length {
@@ -179,7 +182,7 @@ impl Connection {
             Length::Bytes(length) => {
                 let length = usize::try_from(*length)
                     .map_err(|_| Failure::Other("its answer does not fit memory".to_owned()))?;
-                self.exactly(length, brought).await.map(Some)
+                self.exactly(length, buffers, brought).await.map(Some)
             }
             Length::Chunks => self.chunks(limit, brought).await,
             Length::UntilClose => self.until_close(limit, brought).await,
@@ -187,18 +190,21 @@ impl Connection {
     }
 
     /// The next bytes, in a buffer of just their length.
-    async fn exactly(&mut self, length: usize, brought: &AtomicU64) -> Result<Bytes, Failure> {
-        let mut body = BytesMut::with_capacity(length);
+    async fn exactly(
+        &mut self,
+        length: usize,
+        buffers: &Buffers,
+        brought: &AtomicU64,
+    ) -> Result<Bytes, Failure> {
+        let mut body = buffers.take(length);
         let here = self.received.len().min(length);
-        body.extend_from_slice(&self.received[..here]);
-        self.received.advance(here);
-        while body.len() < length {
-            let mut rest = (&mut self.stream).take((length - body.len()) as u64);
-            let read = rest.read_buf(&mut body).await?;
+        body.fill_from(&mut self.received.split_to(here).freeze());
+        while body.left() > 0 {
+            let read = self.stream.read_buf(&mut body.rest()).await?;
             if read == 0 {
                 return Err(Failure::Other(format!(
                     "it closed after {} of {length} bytes",
-                    body.len()
+                    length - body.left()
                 )));
             }
             brought.fetch_add(read as u64, Ordering::Relaxed);
@@ -221,7 +227,8 @@ impl Connection {
                 while !self.line().await?.is_empty() {}
                 return Ok(Some(body.freeze()));
             }
-            body.extend_from_slice(&self.exactly(length, brought).await?);
+            let chunk = self.exactly(length, &Buffers::default(), brought).await?;
+            body.extend_from_slice(&chunk);
             self.line().await?;
         }
     }
@@ -306,6 +313,13 @@ fn parse(received: &[u8]) -> Result<Option<(usize, Head)>, Failure> {
     )))
 }
 
+/// The length of a head, once it is whole.
+#[cfg(feature = "bench")]
+pub(crate) fn head_length(received: &[u8]) -> Option<usize> {
+    let parsed = parse(received).ok().flatten();
+    parsed.map(|(bytes, _)| bytes)
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -350,7 +364,13 @@ mod tests {
             .await
             .unwrap();
         let (exchange, kept) = connection
-            .ask("w", (Method::Get, "/v1/health"), limit, &AtomicU64::new(0))
+            .ask(
+                "w",
+                (Method::Get, "/v1/health"),
+                limit,
+                &Buffers::default(),
+                &AtomicU64::new(0),
+            )
             .await;
         server.await.unwrap();
         (exchange, kept.is_some())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use alluxio_ufs::Buffers;
 use bytes::Bytes;
 
 use super::connection::Connection;
@@ -56,6 +57,8 @@ pub(super) struct Http {
     pub(super) security: Security,
     /// A body that brings less within a request's timeout is given up.
     pub(super) min_bytes_per_second: u64,
+    /// What pages are read into.
+    pub(super) buffers: Buffers,
 }
 
 /// What a request does.
@@ -90,6 +93,7 @@ impl Http {
             connect_timeout: CONNECT_TIMEOUT.min(timeout),
             security: Security::default(),
             min_bytes_per_second: MIN_BYTES_PER_SECOND,
+            buffers: Buffers::default(),
         }
     }
 
@@ -185,7 +189,7 @@ impl Http {
             },
         };
         let had_answered = connection.has_answered;
-        let exchange = send(base, kept, connection, request, brought).await;
+        let exchange = self.send(base, kept, connection, request, brought).await;
         if !had_answered || !matches!(exchange, Exchange::EmptyClose) {
             return exchange;
         }
@@ -194,7 +198,7 @@ impl Http {
             return Exchange::PageSizeUnknown;
         }
         match self.connect(base).await {
-            Ok(connection) => send(base, kept, connection, request, brought).await,
+            Ok(connection) => self.send(base, kept, connection, request, brought).await,
             Err(exchange) => exchange,
         }
     }
@@ -206,6 +210,33 @@ impl Http {
             Ok(Err(error)) => Err(Exchange::Unreachable(error.to_string())),
             Err(_elapsed) => Err(Exchange::Unreachable("no connection in time".to_owned())),
         }
+    }
+
+    /// Sends a request over a connection, and keeps that for the next one where it can be used
+    /// again.
+    async fn send(
+        &self,
+        base: &str,
+        kept: &Kept,
+        connection: Connection,
+        request: Request<'_>,
+        brought: &AtomicU64,
+    ) -> Exchange {
+        let host = host_and_port(base);
+        let line = (request.method, request.target);
+        let (exchange, usable) = connection
+            .ask(host, line, request.limit, &self.buffers, brought)
+            .await;
+        if let Some(mut connection) = usable {
+            connection.has_answered = true;
+            if let Exchange::Answered { status: 200, body } = &exchange
+                && request.whole_page_bytes == Some(body.len() as u64)
+            {
+                connection.page_bytes = request.whole_page_bytes;
+            }
+            kept.put(connection);
+        }
+        exchange
     }
 
     /// Tells the two reasons for a close without a byte apart: a worker that does not hold the page
@@ -220,29 +251,6 @@ impl Http {
             Err(exchange) => exchange,
         }
     }
-}
-
-/// Sends a request over a connection, and keeps that for the next one where it can be used again.
-async fn send(
-    base: &str,
-    kept: &Kept,
-    connection: Connection,
-    request: Request<'_>,
-    brought: &AtomicU64,
-) -> Exchange {
-    let host = host_and_port(base);
-    let line = (request.method, request.target);
-    let (exchange, usable) = connection.ask(host, line, request.limit, brought).await;
-    if let Some(mut connection) = usable {
-        connection.has_answered = true;
-        if let Exchange::Answered { status: 200, body } = &exchange
-            && request.whole_page_bytes == Some(body.len() as u64)
-        {
-            connection.page_bytes = request.whole_page_bytes;
-        }
-        kept.put(connection);
-    }
-    exchange
 }
 
 fn host_and_port(base: &str) -> &str {

@@ -5,13 +5,18 @@ use std::sync::{Arc, LazyLock};
 
 use alluxio_config::{Credentials, StoreKind, UfsConfig};
 use alluxio_wire::UfsUri;
-use opendal::{ErrorKind, HttpTransporter, OperationContext, Operator};
+use http::{Request, Response};
+use opendal::{
+    Buffer, ErrorKind, HttpBody, HttpTransport, HttpTransporter, OperationContext, Operator,
+};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use parking_lot::Mutex;
 use reqwest::redirect::{Attempt, Policy};
 
 use super::build;
+use super::direct::{Direct, Fetched};
 use super::failure::{IsFolder, from_opendal, with_words};
+use crate::buffers::Buffers;
 use crate::error::{Subject, UfsError, UfsErrorKind};
 use crate::limits::{CONNECT_TIMEOUT, PARALLEL_OPERATIONS};
 
@@ -37,12 +42,16 @@ pub(super) struct Operators {
 }
 
 impl Operators {
-    pub(super) fn new(config: &UfsConfig, kind: StoreKind) -> Result<Self, UfsError> {
+    pub(super) fn new(
+        config: &UfsConfig,
+        kind: StoreKind,
+        buffers: &Buffers,
+    ) -> Result<Self, UfsError> {
         let subject = Subject::new("use", &config.uri);
         let operators = Self {
             config: Arc::new(config.clone()),
             kind,
-            transport: transport(&subject, kind)?,
+            transport: transport(&subject, kind, buffers)?,
             by_bucket: match kind {
                 StoreKind::Memory => Arc::clone(&MEMORY),
                 _ => Arc::default(),
@@ -84,8 +93,29 @@ impl Operators {
     }
 }
 
+/// The general client, and the direct way for what goes it.
+struct Transport {
+    general: ReqwestTransport,
+    direct: Option<Direct>,
+}
+
+impl HttpTransport for Transport {
+    async fn fetch(&self, request: Request<Buffer>) -> opendal::Result<Response<HttpBody>> {
+        if let Some(direct) = self.direct.as_ref().filter(|it| it.takes(&request))
+            && let Fetched::Answer(answer) = direct.fetch(&request).await?
+        {
+            return Ok(answer);
+        }
+        self.general.fetch(request).await
+    }
+}
+
 /// One pool of connections for all buckets.
-fn transport(subject: &Subject, kind: StoreKind) -> Result<HttpTransporter, UfsError> {
+fn transport(
+    subject: &Subject,
+    kind: StoreKind,
+    buffers: &Buffers,
+) -> Result<HttpTransporter, UfsError> {
     // Without this the HTTP client would panic.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         return Err(subject.invalid(
@@ -93,10 +123,10 @@ fn transport(subject: &Subject, kind: StoreKind) -> Result<HttpTransporter, UfsE
             "install rustls' ring provider at the start of main",
         ));
     }
-    let redirects = match kind {
-        StoreKind::WebHdfs | StoreKind::Http => Policy::custom(follow),
+    let (redirects, direct) = match kind {
+        StoreKind::WebHdfs | StoreKind::Http => (Policy::custom(follow), None),
         // A signature is for one host, and a session token must not reach another one.
-        _ => Policy::none(),
+        _ => (Policy::none(), Some(Direct::new(buffers.clone()))),
     };
     let client = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -109,7 +139,10 @@ fn transport(subject: &Subject, kind: StoreKind) -> Result<HttpTransporter, UfsE
                 "check the system's CA certificates and the proxy settings",
             )
         })?;
-    Ok(HttpTransporter::new(ReqwestTransport::new(client)))
+    Ok(HttpTransporter::new(Transport {
+        general: ReqwestTransport::new(client),
+        direct,
+    }))
 }
 
 /// Follows a few redirects, never from TLS to plain text. The client itself takes the password off

@@ -28,26 +28,34 @@ const LOAD_POLL: Duration = Duration::from_secs(1);
 /// Files of a folder that are read at one time.
 const FILES_AT_ONCE: usize = 8;
 
-/// Connects on the runtime that the command line has.
-fn connect(config: &Path) -> Result<(Runtime, Client)> {
+/// Connects on a runtime of its own.
+pub(super) fn connect(config: &Path) -> Result<(Runtime, Client)> {
+    let (runtime, config) = runtime(config)?;
+    let client = runtime.block_on(Client::connect(&config))?;
+    Ok((runtime, client))
+}
+
+/// The runtime that the command line has, and the configuration.
+pub(super) fn runtime(config: &Path) -> Result<(Runtime, Config)> {
     let text = std::fs::read_to_string(config)
         .with_context(|| format!("cannot read {}", config.display()))?;
     let config = Config::from_yaml(&text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let client = runtime.block_on(Client::connect(&config))?;
-    Ok((runtime, client))
+    Ok((runtime, config))
 }
 
-async fn sequential(reader: &FileReader) -> Result<u64> {
-    let mut offset = 0;
+/// Reads a file from its beginning; tells its bytes, and how many of them came from the disk.
+pub(super) async fn sequential(reader: &FileReader) -> Result<(u64, u64)> {
+    let (mut offset, mut from_disk) = (0, 0);
     loop {
         let read = reader.read_at(offset, STEP_BYTES).await?;
         if read.is_empty() {
-            return Ok(offset);
+            return Ok((offset, from_disk));
         }
         offset += read.len() as u64;
+        from_disk += read.by_source.disk;
     }
 }
 
@@ -56,7 +64,7 @@ pub(super) fn file(config: &Path, path: &str) -> Result<Taken> {
     runtime.block_on(async {
         let reader = client.open(path).await?;
         let watch = Watch::start();
-        let bytes = sequential(&reader).await?;
+        let (bytes, _) = sequential(&reader).await?;
         if bytes != reader.status().length {
             bail!("{path} ended at {bytes}");
         }
@@ -124,7 +132,7 @@ pub(super) fn folder(config: &Path, path: &str) -> Result<Taken> {
                 let (bytes, files) = (&bytes, &files);
                 async move {
                     let reader = client.open(&format!("{path}/{}", status.name)).await?;
-                    bytes.fetch_add(sequential(&reader).await?, Ordering::Relaxed);
+                    bytes.fetch_add(sequential(&reader).await?.0, Ordering::Relaxed);
                     files.fetch_add(1, Ordering::Relaxed);
                     anyhow::Ok(())
                 }
@@ -161,7 +169,7 @@ pub(super) fn mixed(config: &Path, path: &str) -> Result<Taken> {
                 })
             })
             .collect();
-        let mut bytes = sequential(&reader).await?;
+        let (mut bytes, _) = sequential(&reader).await?;
         ended.store(true, Ordering::Relaxed);
         for reader in random {
             bytes += reader.await??;

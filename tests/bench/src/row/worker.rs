@@ -16,9 +16,10 @@ const WRK: [&str; 3] = ["-t2", "-c8", "-d4s"];
 
 /// Whole pages: the client beside a bare HTTP loop, and what the client's processor time is.
 pub(super) fn pages(run: &Run) -> Result<Vec<Figure>> {
+    // No local cache: memory for what is read ahead, and nothing to keep pages in.
     let config = run
         .scene
-        .worker_config("client-worker", "memory_limit: 256Mi")?;
+        .worker_config("client-worker", "memory_limit: 64Mi")?;
     let url = run.scene.page_url(BIG.0)?;
     let pages = (BIG.1 / PAGE_BYTES).to_string();
     let mut sides = [

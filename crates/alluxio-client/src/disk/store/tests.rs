@@ -99,7 +99,7 @@ fn limits(high_disk: u64) -> Limits {
 }
 
 fn open(dir: &Path, files: Box<dyn Files>, limits: Limits) -> io::Result<Store> {
-    let shelf = Arc::new(Shelf::new(dir.to_owned()));
+    let shelf = Arc::new(Shelf::new(dir.to_owned(), Buffers::default()));
     let apply = |record: &Record| shelf.index.lock().apply(record);
     let end = log::replay(&shelf.log_path(), 0, apply)?;
     let mut store = Store::open(shelf, files, end, limits)?;
@@ -108,7 +108,8 @@ fn open(dir: &Path, files: Box<dyn Files>, limits: Limits) -> io::Result<Store> 
 }
 
 fn look(store: &Store, file: &OpenedFile, index: u64) -> Look {
-    store.shelf.look(&FileKey::of(file), index, 1)
+    let mut data = DataFile::of(FileKey::of(file));
+    store.shelf.look(&mut data, index, 1)
 }
 
 /// Bytes that no other page has.
