@@ -1,5 +1,5 @@
 //! Credentials that no option names: from the environment, an AWS profile, and a web identity, as
-//! the real binary finds them, against a real S3 server that checks signatures.
+//! the real binary finds them, against real S3 servers that check signatures.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -8,6 +8,9 @@
 
 #[path = "../../alluxio-ufs/tests/support/gateway.rs"]
 mod gateway;
+#[allow(dead_code, reason = "shared with tests that use more")]
+#[path = "../../alluxio-ufs/tests/support/s3.rs"]
+mod s3;
 
 use std::io::Write;
 use std::path::Path;
@@ -27,15 +30,18 @@ const ROLE: &str = "arn:aws:iam::123456789012:role/train";
 
 /// A server with the object `d/f`, and an empty home.
 struct Scene {
-    gateway: Gateway,
+    endpoint: String,
     home: TempDir,
+    _gateway: Option<Gateway>,
 }
 
 impl Scene {
     fn new() -> Option<Self> {
+        let gateway = Gateway::start()?;
         let scene = Self {
-            gateway: Gateway::start()?,
+            endpoint: gateway.endpoint(),
             home: tempfile::tempdir().unwrap(),
+            _gateway: Some(gateway),
         };
         let keys = [
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
@@ -62,7 +68,7 @@ impl Scene {
     ) -> Output {
         let text = format!(
             "ufs: {{uri: 's3://{BUCKET}', endpoint: '{}', region: us-east-1, options: {{{options}}}}}",
-            self.gateway.endpoint()
+            self.endpoint
         );
         std::fs::write(config, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_alluxio-dataset"))
@@ -205,8 +211,16 @@ async fn read_until(stream: &mut (impl AsyncReadExt + Unpin), end: &str) -> Stri
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_come_for_a_web_identity() {
     let sts = Sts::start().await;
+    // versitygw takes no session tokens.
+    let server = s3::S3Server::start(true).await;
+    s3::put(&server.bucket_folder(), "d/f", "bytes");
+    let endpoint = server.endpoint();
     tokio::task::spawn_blocking(move || {
-        let Some(scene) = Scene::new() else { return };
+        let scene = Scene {
+            endpoint,
+            home: tempfile::tempdir().unwrap(),
+            _gateway: None,
+        };
         let token = scene.home.path().join("token");
         std::fs::write(&token, TOKEN).unwrap();
         let with = |role: &str| {

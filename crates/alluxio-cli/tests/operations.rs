@@ -101,7 +101,7 @@ fn bytes_are_written_and_read_in_every_way() {
     for (arguments, expected) in [
         (&["cat", "d/f"][..], "0123456789"),
         (&["open", "d/f"], "0123456789"),
-        (&["head", "-c", "3", "d/f"], "012"),
+        (&["head", "-n", "3", "d/f"], "012"),
         (&["tail", "--bytes", "3", "d/f"], "789"),
         (&["tail", "d/f"], "0123456789"),
         (

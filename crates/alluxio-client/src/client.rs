@@ -120,7 +120,6 @@ impl Client {
         let cache = page_cache(memory, source, &metrics);
         let asked = metadata_source(routing, &membership, &workers, &ufs);
         let metadata = metadata(config, asked).await?;
-        let is_pinned = options.consistency == Consistency::Pinned;
         let readers = shared(
             options,
             cache,
@@ -139,7 +138,7 @@ impl Client {
                 root: config.ufs.uri.clone(),
                 ufs,
                 max_parallel_transfers: options.max_parallel_transfers,
-                is_pinned,
+                is_pinned: options.consistency == Consistency::Pinned,
                 page_size: options.page_size,
                 metadata,
                 invalidation: Invalidation::new(&membership, &workers, routing.max_worker_attempts),

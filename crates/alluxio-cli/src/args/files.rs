@@ -62,7 +62,7 @@ pub(crate) struct EndArguments {
     /// File below the dataset, or a full URI.
     pub path: String,
     /// How many bytes, such as 4Ki.
-    #[arg(short = 'c', long, default_value = "1Ki", value_name = "SIZE")]
+    #[arg(short = 'n', long, default_value = "1Ki", value_name = "SIZE")]
     pub bytes: String,
     /// Which dataset.
     #[command(flatten)]

@@ -273,3 +273,22 @@ fn a_run_is_split_where_what_is_here_begins_and_ends() {
     assert_eq!(split_by(3..5, is_here), [(true, 3..5)]);
     assert!(split_by(3..3, is_here).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_written_over_gives_its_room_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, other) = (file("a", "etag:1"), file("b", "etag:1"));
+    let cache = open(dir.path()).await;
+    for kept in [&old, &other] {
+        cache.keep(kept, 0, &page(0));
+    }
+    cache.flush().await;
+    cache.forget(&old);
+    cache.flush().await;
+    assert_eq!(cache.read(&old, 0).await, None);
+    assert_eq!(cache.read(&other, 0).await, Some(page(0)));
+    drop(cache);
+    let again = open_as_writer(dir.path()).await;
+    assert_eq!(again.read(&old, 0).await, None);
+    assert_eq!(again.read(&other, 0).await, Some(page(0)));
+}
