@@ -194,9 +194,10 @@ fn a_pinned_dataset_is_not_changed() {
     let created = dataset.run(&["manifest", "create", "-o", &manifest]);
     assert!(created.status.success());
     let config = dataset.path("dataset.yaml");
-    let mut text = std::fs::read_to_string(&config).unwrap();
-    text += &format!("client: {{consistency: pinned, manifest: {{path: '{manifest}'}}}}\n");
-    std::fs::write(&config, text).unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let pinned =
+        format!("{text}client: {{consistency: pinned, manifest: {{path: '{manifest}'}}}}\n");
+    std::fs::write(&config, pinned).unwrap();
     for change in [
         &["rm", "f"][..],
         &["touch", "g"],
