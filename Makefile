@@ -16,7 +16,10 @@ BENCH_PYTHON ?= $(firstword $(subst :, ,$(shell scripts/tools path)))/python-sdk
 # The same for `make e2e`, e.g. E2E_ARGS="--keep" (see tests/e2e/README.md).
 E2E_ARGS ?=
 
-.PHONY: help demo test e2e bench bench-functions chaos bench-report image lint fmt codegen tools clean
+# The same for pytest, e.g. PYTEST_ARGS="-k errors".
+PYTEST_ARGS ?=
+
+.PHONY: help demo test test-python test-python-all wheel e2e bench bench-functions chaos bench-report image lint fmt codegen tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +32,22 @@ demo: ## build, then show the whole path on this machine: S3, workers, load, mou
 test: ## unit and integration tests (neither root nor a cluster needed)
 	@scripts/tools ensure build
 	cargo test
+	@if scripts/tools ensure pytest || [ "$${CI:-}" = true ]; then $(MAKE) --no-print-directory test-python; \
+	else echo "left out: the tests of the Python package, for what is missing above"; fi
+
+test-python: ## the Python wheel, by pytest in a fresh virtual environment (Python, Go the first time)
+	@scripts/tools ensure pytest
+	cargo build -p alluxio-cli
+	crates/alluxio-python/run-tests pytest $(PYTEST_ARGS)
+
+test-python-all: ## the same with Ray, PyTorch, Hugging Face datasets and webdataset (5 GB of packages)
+	@scripts/tools ensure pytest-all
+	cargo build -p alluxio-cli
+	crates/alluxio-python/run-tests pytest-all $(PYTEST_ARGS)
+
+wheel: ## Python wheels for Linux, amd64 and arm64, glibc from 2.17 on, in dist/
+	@scripts/tools ensure wheel
+	crates/alluxio-python/build-wheels dist
 
 e2e: image ## the whole product on a real single-node Kubernetes (root; Go for the first time)
 	@scripts/tools ensure e2e

@@ -61,6 +61,10 @@ const GRAPH: &[Row] = &[
         "alluxio-csi",
         &["alluxio-crds", "alluxio-config", "alluxio-telemetry"],
     ),
+    (
+        "alluxio-python",
+        &["alluxio-client", "alluxio-config", "alluxio-wire"],
+    ),
     ("alluxio-cli", &["*"]),
     ("bench", &["*"]),
     ("e2e", &["*"]),

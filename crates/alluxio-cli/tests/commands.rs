@@ -127,9 +127,9 @@ fn mistakes_are_named_with_their_remedy() {
         "{secret}"
     );
     assert!(failure(&["ls", "images"]).contains("--config"));
-    let size = failure(&["ls", &uri(root.path()), "--page-size", "3MB"]);
+    let size = failure(&["ls", &uri(root.path()), "--page-size", "3000Ki"]);
     assert!(
-        size.contains("client.page_size") && size.contains("power of two"),
+        size.contains("client.page_size") && size.contains("multiple of 64 KiB"),
         "{size}"
     );
     let etcd = failure(&["ls", &uri(root.path()), "--etcd", "http://127.0.0.1:1"]);

@@ -30,7 +30,7 @@ const BAD_CONFIGS: &[(&str, [&str; 3])] = &[
     ),
     (
         "ufs: {uri: 's3://b/d'}\nclient: {page_size: 0}",
-        ["client.page_size", "0 bytes", "power of two"],
+        ["client.page_size", "0 bytes", "multiple of 64 KiB"],
     ),
     (
         "ufs: {uri: 's3://b/d'}\nclient: {page_size: 128Mi}",

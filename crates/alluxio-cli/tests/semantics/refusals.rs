@@ -9,18 +9,14 @@ use crate::scene::{Dataset, Mount, content};
 const BAD_OPTIONS: &[(&str, [&str; 3])] = &[
     (
         "client: {page_size: 0}",
-        [
-            "client.page_size",
-            "of 0 bytes",
-            "64 KiB times a power of two",
-        ],
+        ["client.page_size", "of 0 bytes", "a multiple of 64 KiB"],
     ),
     (
-        "client: {page_size: 3MB}",
+        "client: {page_size: 3000Ki}",
         [
             "client.page_size",
-            "of 3145728 bytes",
-            "64 KiB times a power of two",
+            "of 3072000 bytes",
+            "a multiple of 64 KiB",
         ],
     ),
     (

@@ -245,11 +245,15 @@ const BAD_UFS: &[(&str, &str, &str)] = &[
 
 /// The same for what follows a good `ufs`.
 const BAD_REST: &[(&str, &str, &str)] = &[
-    ("client: {page_size: 0}", "client.page_size", "power of two"),
     (
-        "client: {page_size: 3MB}",
+        "client: {page_size: 0}",
         "client.page_size",
-        "power of two",
+        "multiple of 64 KiB",
+    ),
+    (
+        "client: {page_size: 3000Ki}",
+        "client.page_size",
+        "multiple of 64 KiB",
     ),
     (
         "client: {page_size: 128Mi}",
@@ -515,7 +519,7 @@ fn valid_files() -> impl Strategy<Value = String> {
     );
     let numbers = (
         1u32..100_001,
-        0u32..11,
+        1u64..1025,
         0u64..604_801,
         0u64..3601,
         1u64..4097,
@@ -531,9 +535,9 @@ fn valid_files() -> impl Strategy<Value = String> {
     );
     (choices, numbers, bounds).prop_map(|(choices, numbers, bounds)| {
         let (policy, profile, fallback, change, ring, (verify, hedge)) = choices;
-        let (nodes, power, ttl, negative, inflight, transfers) = numbers;
+        let (nodes, units, ttl, negative, inflight, transfers) = numbers;
         let (timeout, more, retries, failures, hedged, window) = bounds;
-        let page = (64u64 << 10) << power;
+        let page = (64u64 << 10) * units;
         format!(
             "ufs: {{uri: 's3://bucket/p', key: K, secret: S}}
 cluster: {{membership: {{type: static, workers: ['a:1', 'b']}}}}
