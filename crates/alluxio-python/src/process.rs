@@ -83,18 +83,18 @@ pub(crate) fn owned<T, E>(
     if let Some(owned) = found.as_ref().filter(|owned| owned.get().is_some()) {
         return Ok(Arc::clone(owned));
     }
-    let made = Arc::new(Owned::new(make()?));
+    let own = Arc::new(Owned::new(make()?));
     // Of two threads that come here at once, the first wins; the other's is dropped unused.
-    let previous = slot.compare_and_swap(&found, Some(Arc::clone(&made)));
+    let previous = slot.compare_and_swap(&found, Some(Arc::clone(&own)));
     let is_ours = match (&*previous, &found) {
         (Some(a), Some(b)) => Arc::ptr_eq(a, b),
         (None, None) => true,
         _ => false,
     };
     Ok(if is_ours {
-        made
+        own
     } else {
-        slot.load_full().unwrap_or(made)
+        slot.load_full().unwrap_or(own)
     })
 }
 

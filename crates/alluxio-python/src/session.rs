@@ -228,11 +228,11 @@ impl Session {
 
     /// Opens a file for reading, at the version that is there now.
     #[pyo3(signature = (uri, access_profile=None))]
-    fn open(&self, py: Python<'_>, uri: String, access_profile: Option<&str>) -> PyResult<Reader> {
+    fn open(&self, py: Python<'_>, uri: &str, access_profile: Option<&str>) -> PyResult<Reader> {
         let profile = profile(access_profile)?;
         let shared = Arc::clone(&self.shared);
-        let opened = wait(py, &uri, Opened::new(&shared, uri.clone(), profile))?;
-        Ok(Reader::new(shared, uri.clone(), naming(&uri), opened))
+        let opened = wait(py, uri, Opened::new(&shared, uri.to_owned(), profile))?;
+        Ok(Reader::new(shared, uri.to_owned(), naming(uri), opened))
     }
 
     /// Opens a file for writing; it is seen when it is finished. `exclusive` fails where one is.
@@ -359,15 +359,19 @@ impl Session {
     }
 
     /// Forgets what is known of a path and of all below it.
-    fn forget(&self, py: Python<'_>, uri: String) -> PyResult<()> {
-        wait(py, &uri, async {
-            let (client, path) = self.shared.client(&uri).await?;
+    fn forget(&self, py: Python<'_>, uri: &str) -> PyResult<()> {
+        wait(py, uri, async {
+            let (client, path) = self.shared.client(uri).await?;
             client.forget(&path)?;
             client.forget_below(&path)
         })
     }
 
     /// The order in which the files of one bucket will be opened: the next ones are fetched ahead.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a list comes from Python by value"
+    )]
     fn follow_list(&self, py: Python<'_>, uris: Vec<String>) -> PyResult<()> {
         let Some(first) = uris.first() else {
             return Ok(());
@@ -380,9 +384,9 @@ impl Session {
     }
 
     /// What the client of a URI's bucket did so far, as JSON: bytes, requests and time by source.
-    fn summary(&self, py: Python<'_>, uri: String) -> PyResult<String> {
-        wait(py, &uri, async {
-            let (client, _path) = self.shared.client(&uri).await?;
+    fn summary(&self, py: Python<'_>, uri: &str) -> PyResult<String> {
+        wait(py, uri, async {
+            let (client, _path) = self.shared.client(uri).await?;
             serde_json::to_string(&client.summary()).map_err(|error| {
                 Error::new(ErrorKind::Unexpected, "summary", "cannot be written").with_source(error)
             })
@@ -390,9 +394,9 @@ impl Session {
     }
 
     /// The workers that are known now, as `host:port`.
-    fn workers(&self, py: Python<'_>, uri: String) -> PyResult<Vec<String>> {
-        wait(py, &uri, async {
-            let (client, _path) = self.shared.client(&uri).await?;
+    fn workers(&self, py: Python<'_>, uri: &str) -> PyResult<Vec<String>> {
+        wait(py, uri, async {
+            let (client, _path) = self.shared.client(uri).await?;
             let workers = client.workers();
             let names = workers
                 .endpoints()
