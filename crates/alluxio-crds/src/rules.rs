@@ -127,11 +127,12 @@ pub(crate) fn client() -> Value {
 pub(crate) fn page_size() -> Value {
     json!([rule(
         "string(self).matches('^[0-9]+(Ki|Mi|Gi|Ti)?$') && isQuantity(string(self)) && \
-             quantity(string(self)).isInteger() && quantity(string(self)).asInteger() in \
-             [65536, 131072, 262144, 524288, 1048576, 2097152, 4194304, 8388608, 16777216, \
-             33554432, 67108864]",
-        "client.pageSize must be 64Ki times a power of two, at most 64Mi (64Ki, 128Ki, ... \
-             1Mi, ... 64Mi), and equal to the workers' page size",
+             quantity(string(self)).isInteger() && \
+             quantity(string(self)).asInteger() % 65536 == 0 && \
+             quantity(string(self)).asInteger() >= 65536 && \
+             quantity(string(self)).asInteger() <= 67108864",
+        "client.pageSize must be a multiple of 64Ki, at most 64Mi (64Ki, 1Mi, 20Mi, ...), and equal \
+             to the workers' page size",
     )])
 }
 

@@ -92,7 +92,7 @@ impl From<PageSize> for u64 {
 
 impl fmt::Display for PageSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 >= KIB * KIB {
+        if self.0.is_multiple_of(KIB * KIB) {
             write!(f, "{}Mi", self.0 / KIB / KIB)
         } else {
             write!(f, "{}Ki", self.0 / KIB)
@@ -167,17 +167,16 @@ mod tests {
 
     #[test]
     fn impossible_page_sizes_are_refused() {
-        for bytes in [
-            0,
-            1,
-            65_535,
-            3 * 65_536,
-            128 * KIB * KIB,
-            64 * KIB * KIB + 1,
-        ] {
+        for bytes in [0, 1, 65_535, 65_537, 128 * KIB * KIB, 64 * KIB * KIB + 1] {
             assert_eq!(PageSize::new(bytes), Err(PageSizeError::Invalid(bytes)));
         }
-        for bytes in [64 * KIB, KIB * KIB, 64 * KIB * KIB] {
+        for bytes in [
+            64 * KIB,
+            3 * 64 * KIB,
+            KIB * KIB,
+            20 * KIB * KIB,
+            64 * KIB * KIB,
+        ] {
             assert_eq!(PageSize::new(bytes).unwrap().bytes(), bytes);
         }
     }

@@ -193,12 +193,12 @@ mod tests {
         let read = move || read_token(&path);
         let token = Reloaded::looked_at_every(Duration::ZERO, vec![file.clone()], read).unwrap();
         assert_eq!(*token.current().await, "first");
-        std::fs::write(&file, "the second").unwrap();
-        assert_eq!(*token.current().await, "the second");
+        std::fs::write(&file, "second").unwrap();
+        assert_eq!(*token.current().await, "second");
         std::fs::write(&file, "two words").unwrap();
-        assert_eq!(*token.current().await, "the second");
+        assert_eq!(*token.current().await, "second");
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(*token.current().await, "the second");
+        assert_eq!(*token.current().await, "second");
         std::fs::write(&file, "again").unwrap();
         assert_eq!(*token.current().await, "again");
         assert!(!format!("{token:?}").contains("again"));

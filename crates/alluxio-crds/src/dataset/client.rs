@@ -10,8 +10,8 @@ use crate::{quantity::ByteQuantity, rules};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = rules::client()))]
 pub struct ClientSpec {
-    /// The workers' page size (alluxio.worker.page.store.page.size): 64Ki times a power of two, at
-    /// most 64Mi.
+    /// The workers' page size (alluxio.worker.page.store.page.size): a multiple of 64Ki, at most
+    /// 64Mi.
     #[serde(default = "default_page_size")]
     #[schemars(extend("x-kubernetes-validations" = rules::page_size()))]
     pub page_size: ByteQuantity,

@@ -57,23 +57,23 @@ const CASES: &[Case] = &[
     ),
     (
         |s| s["client"] = json!({"pageSize": 0}),
-        "64Ki times a power of two, at most 64Mi",
+        "a multiple of 64Ki, at most 64Mi",
     ),
     (
-        |s| s["client"] = json!({"pageSize": "3Mi"}),
-        "64Ki times a power of two, at most 64Mi",
+        |s| s["client"] = json!({"pageSize": "96Ki"}),
+        "a multiple of 64Ki, at most 64Mi",
     ),
     (
         |s| s["client"] = json!({"pageSize": 65537}),
-        "64Ki times a power of two, at most 64Mi",
+        "a multiple of 64Ki, at most 64Mi",
     ),
     (
         |s| s["client"] = json!({"pageSize": "128Mi"}),
-        "64Ki times a power of two, at most 64Mi",
+        "a multiple of 64Ki, at most 64Mi",
     ),
     (
         |s| s["client"] = json!({"pageSize": "1MB"}),
-        "64Ki times a power of two, at most 64Mi",
+        "a multiple of 64Ki, at most 64Mi",
     ),
     (
         |s| s["client"] = json!({"virtualNodesPerWorker": 0}),

@@ -53,7 +53,7 @@ fn refusals() -> Vec<Refusal> {
         ),
         refusal(
             "a page size that is no power of two",
-            |spec| spec["client"]["pageSize"] = json!("3Mi"),
+            |spec| spec["client"]["pageSize"] = json!("96Ki"),
             "pageSize",
         ),
         refusal(
