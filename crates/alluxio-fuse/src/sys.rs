@@ -331,8 +331,10 @@ pub(crate) fn allow_interrupts() -> io::Result<()> {
 pub(crate) fn interrupt<T>(thread: &std::thread::JoinHandle<T>) {
     use std::os::unix::thread::JoinHandleExt;
     // SAFETY: the thread was not joined, since its handle is here, so its identity is still its own.
-    // A thread that has ended is reported by an error, which is as good.
-    let _ended = unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
+    // A thread that has ended is reported by an error, which is as good. The cast is for musl, whose
+    // `pthread_t` is a pointer.
+    let _ended =
+        unsafe { libc::pthread_kill(thread.as_pthread_t() as libc::pthread_t, libc::SIGUSR1) };
 }
 
 /// The effective user of this process.
