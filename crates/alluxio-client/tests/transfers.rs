@@ -123,6 +123,10 @@ async fn goes_up_and_comes_down(client: &Client) {
     assert_eq!(again.unwrap_err().kind(), ErrorKind::AlreadyExists);
     std::fs::remove_file(down.join("d/empty")).unwrap();
     std::fs::write(down.join("a"), "edited").unwrap();
+    // Times are compared by the second, in which all of this may happen.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    let edited = std::fs::File::options().write(true).open(down.join("a"));
+    edited.unwrap().set_modified(later).unwrap();
     let again = client.download("t", &down, tree(Existing::Resume)).await;
     assert_eq!(
         again.unwrap().files_skipped,
