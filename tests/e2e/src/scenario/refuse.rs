@@ -52,7 +52,7 @@ fn refusals() -> Vec<Refusal> {
             "credentials",
         ),
         refusal(
-            "a page size that is no power of two",
+            "a page size that is no multiple of 64Ki",
             |spec| spec["client"]["pageSize"] = json!("96Ki"),
             "pageSize",
         ),
