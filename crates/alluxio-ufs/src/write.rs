@@ -182,12 +182,14 @@ impl Ufs {
     }
 
     /// Copies one file of which `from` is the status, in the store itself where it can, else
-    /// through this process. `Changed` where the source is of another version by then.
+    /// through this process, which then is told each time how many bytes it `holds`. `Changed` where
+    /// the source is of another version by then.
     pub async fn copy(
         &self,
         from: &FileStatus,
         to: &UfsUri,
         mode: WriteMode,
+        mut holds: impl FnMut(u64) + Send,
     ) -> Result<Written, UfsError> {
         let subject = self.subject("copy to", to)?;
         let source = UfsUri::parse(&from.ufs_uri)
@@ -208,6 +210,7 @@ impl Ufs {
         let range = 0..from.length;
         let mut pieces = self.read_pieces_of_version(&source, range, &version, COPY_PIECE_BYTES);
         while let Some(piece) = pieces.try_next().await? {
+            holds(writer.buffered_bytes() + piece.len() as u64);
             writer.write(piece).await?;
         }
         writer.finish().await

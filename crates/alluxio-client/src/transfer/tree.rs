@@ -124,8 +124,13 @@ impl Transfer {
             self.file_skipped(length);
             return Ok(());
         }
+        // What passes through this process counts as cached pages do.
+        let cache = self.client.cache();
+        let mut held = cache.charge();
+        let holds = |bytes| cache.reserve(&mut held, bytes);
         let ufs = self.client.ufs();
-        let copied = ufs.copy(source, &target.uri, self.mode()).await;
+        let copied = ufs.copy(source, &target.uri, self.mode(), holds).await;
+        drop(held);
         self.client.changed(&target.uri, target.old.as_ref()).await;
         copied.map_err(|error| self.ufs_error(&error))?;
         self.moved(length);
