@@ -58,9 +58,9 @@ pub(crate) use source::DiskThenRemote;
 /// A process that only reads looks this often, on a miss, at what the writer added.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
-/// What one turn on a blocking thread reads: enough that the turn costs nothing beside it, and little
+/// What one turn on a blocking thread reads: enough that the turn costs little beside it, and little
 /// enough that a window of read-ahead is read by several threads.
-const RUN_BYTES: u64 = 4 * 1024 * 1024;
+const RUN_BYTES: u64 = 2 * 1024 * 1024;
 /// The same where pages are small.
 const RUN_PAGES: usize = 64;
 

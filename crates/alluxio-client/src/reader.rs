@@ -237,6 +237,11 @@ impl FileReader {
             }
             self.start(&mut slices, &mut waiting);
         }
+        let fetched = read.by_source.total() - read.by_source.memory;
+        if fetched > 0 {
+            let is_local = read.by_source.disk == fetched;
+            self.inner.access.lock().set_local(is_local);
+        }
         shared.metrics.looked_up(hits, waits);
         shared.metrics.delivered(read.by_source);
         Ok(read)

@@ -21,7 +21,7 @@ const ENTRY_OVERHEAD_BYTES: u64 = 512;
 /// The part of a store that pages may take which were read to their end and lie on the disk too. The
 /// kernel most likely has them in memory already, and who reads on through a file gets its next
 /// pages into memory that is warm. It is enough for readers that look back a little.
-const SPENT_SHARE: u64 = 8;
+const SPENT_SHARE: u64 = 32;
 
 /// Where readers hold more than this part of the capacity, what is fetched ahead might not stay.
 const CROWDED_PART: u64 = 2;
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_was_read_to_its_end_and_is_on_the_disk_leaves_first() {
-        let store = store(16);
+        let store = store(64);
         let file = file("1");
         let key = |index| PageKey {
             file: Arc::clone(&file),

@@ -27,6 +27,10 @@ const RUNS: usize = 4;
 const IDLE_READS: u64 = 32;
 /// A run that was not read last goes on within this part of a page from where it was.
 const NEAR_PART: u64 = 4;
+/// The most that is read ahead where pages come from this node's disk: four of its runs. That hides
+/// the latency of any disk. More would cost: the buffers that are read into in turn, and the reader
+/// after them, would not find the processor's caches any more.
+const LOCAL_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The state of one open file.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(super) struct Access {
     runs: VecDeque<Run>,
     reads: u64,
     scatter: Scatter,
+    /// Whether the last pages that were fetched came from this node's disk.
+    is_local: bool,
     /// What is read as a whole: in order, none overlaps another.
     chunks: Vec<Range<u64>>,
 }
@@ -68,6 +74,7 @@ impl Access {
                 AccessProfile::Random => Scatter::known(),
                 _ => Scatter::default(),
             },
+            is_local: false,
             chunks: Vec::new(),
         };
         // A file is expected to be read from its beginning.
@@ -90,6 +97,11 @@ impl Access {
         let at = self.runs.front().map_or(0, |run| run.window.expected());
         self.runs.clear();
         self.begin_run(at);
+    }
+
+    /// Notes whether pages that were fetched came from this node's disk.
+    pub(super) fn set_local(&mut self, is_local: bool) {
+        self.is_local = is_local;
     }
 
     /// Whether a small read within one page had better bring only its own bytes.
@@ -126,8 +138,10 @@ impl Access {
             (AccessProfile::Safetensors, Some(chunk)) if goes_on.is_none() => chunk.end,
             _ => file_length,
         };
+        let local_bytes = LOCAL_WINDOW_BYTES.max(2 * self.page_size.bytes());
         let limit_bytes = match self.profile {
             AccessProfile::Random => 0,
+            _ if self.is_local => limit_bytes.min(local_bytes) / self.busy_runs(),
             _ => limit_bytes / self.busy_runs(),
         };
         let is_eager = self.is_eager();
@@ -249,6 +263,17 @@ mod tests {
         assert_eq!(ahead, PAGE..65 * PAGE);
         let ahead = access.on_read(700 * PAGE, PAGE, FILE, 64 * PAGE);
         assert_eq!(ahead, 701 * PAGE..765 * PAGE);
+    }
+
+    #[test]
+    fn little_is_read_ahead_from_the_nodes_own_disk() {
+        let mut access = access(AccessProfile::Sequential);
+        access.set_local(true);
+        let ahead = access.on_read(0, PAGE, FILE, 64 * PAGE);
+        assert_eq!(ahead, PAGE..9 * PAGE);
+        access.set_local(false);
+        let ahead = access.on_read(PAGE, 7 * PAGE, FILE, 64 * PAGE);
+        assert_eq!(ahead, 9 * PAGE..72 * PAGE);
     }
 
     #[test]
