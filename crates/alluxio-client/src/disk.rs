@@ -14,12 +14,13 @@
 //! A second process of the same dataset reads what the first one keeps, and takes over the writing
 //! when that one has gone.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use alluxio_config::DiskCacheConfig;
@@ -42,6 +43,7 @@ mod metrics;
 mod record;
 mod source;
 mod store;
+mod whole;
 mod writer;
 
 use files::{LocalFiles, create_private_dir};
@@ -54,6 +56,7 @@ use store::{DataFile, Limits, Look, Shelf, Store};
 use writer::{Writer, now_s};
 
 pub(crate) use source::DiskThenRemote;
+pub use whole::{CacheKey, WholeFile};
 
 /// A process that only reads looks this often, on a miss, at what the writer added.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
@@ -89,6 +92,10 @@ struct Inner {
     runtime: Handle,
     /// For runs that are read.
     turns: Arc<Semaphore>,
+    /// Files that are being compared.
+    proving: Mutex<HashSet<FileKey>>,
+    /// For the writer's thread, which must not keep the cache alive.
+    me: Weak<Inner>,
 }
 
 /// How far the log of another process was read.
@@ -128,7 +135,7 @@ impl DiskCache {
             let context = "metrics cannot be registered";
             Error::new(ErrorKind::Unexpected, "connect", context).with_source(error)
         })?;
-        let inner = Arc::new(Inner {
+        let inner = Arc::new_cyclic(|me| Inner {
             shelf: Arc::new(Shelf::new(dir.clone(), buffers)),
             limits: limits_of(config, memory),
             memory,
@@ -137,6 +144,8 @@ impl DiskCache {
             metrics: Arc::new(metrics),
             runtime: Handle::current(),
             turns: Arc::new(Semaphore::new(parallel_runs())),
+            proving: Mutex::default(),
+            me: Weak::clone(me),
         });
         let opened = Arc::clone(&inner);
         let opening = tokio::task::spawn_blocking(move || {
@@ -305,7 +314,7 @@ impl Inner {
         let end = log::replay(&path, 0, |record| index.apply(record))
             .map_err(|error| unusable(dir, error))?;
         self.metrics.holds(&index);
-        *self.shelf.index.lock() = index;
+        self.replace_index(index);
         let store = Store::open(
             Arc::clone(&self.shelf),
             Box::new(LocalFiles),
@@ -319,6 +328,7 @@ impl Inner {
             lock,
             self.memory.queue_bytes,
             Arc::clone(&self.metrics),
+            self.on_whole(),
         )?;
         followed.at = Instant::now();
         Ok(self.writer.set(writer).is_ok())
@@ -335,7 +345,7 @@ impl Inner {
             Err(error) => return Err(error),
         };
         if inode != followed.inode {
-            *self.shelf.index.lock() = Index::default();
+            self.replace_index(Index::default());
             *followed = Followed {
                 inode,
                 ..Followed::nothing()
@@ -345,7 +355,17 @@ impl Inner {
         let end = log::replay(&path, followed.end, |record| index.apply(record))?;
         followed.end = followed.end.max(end);
         self.metrics.holds(&index);
+        drop(index);
+        self.shelf.departures.notify_one();
         Ok(())
+    }
+
+    fn replace_index(&self, index: Index) {
+        let mut current = self.shelf.index.lock();
+        let old = std::mem::replace(&mut *current, index);
+        current.succeed(old);
+        drop(current);
+        self.shelf.departures.notify_one();
     }
 }
 

@@ -33,6 +33,7 @@ mod write;
 
 pub use alluxio_ufs::{WriteMode, WriteOptions, Written};
 pub use client::Client;
+pub use disk::{CacheKey, WholeFile};
 pub use error::{Error, ErrorKind, Result};
 pub use load::{Followed, LoadJobs};
 pub use membership::{Membership, WorkerEndpoint, WorkerSet};

@@ -129,6 +129,11 @@ impl FileReader {
         &self.current().inner.file.version
     }
 
+    /// The version that is read, as the cache knows it.
+    pub(crate) fn opened(&self) -> &OpenedFile {
+        &self.current().inner.file
+    }
+
     /// Column chunks or tensors that the file itself names and that are known by now: read-ahead
     /// heeds them. 0 for a file of another kind, and until footer or header was read.
     pub fn known_chunks(&self) -> usize {

@@ -1,9 +1,11 @@
 //! The mount's own tree: the embedded client's dataset.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluxio_client::{Client, Error, ErrorKind, FileReader};
+use alluxio_client::{CacheKey, Client, Error, ErrorKind, FileReader, WholeFile};
 use alluxio_config::{Config, OnChange};
 use alluxio_wire::FileStatus;
 use bytes::Bytes;
@@ -49,10 +51,24 @@ impl Tree for ClientTree {
         Ok(self.client.open(path).await?)
     }
 
+    async fn whole(&self, file: &FileReader) -> Option<WholeFile> {
+        self.client.whole_file(file).await
+    }
+
+    async fn departed(&self) -> Vec<CacheKey> {
+        self.client.departed_files().await
+    }
+
+    fn sample(&self) -> Option<io::Result<File>> {
+        self.client.disk_cache_sample()
+    }
+
     async fn placement(&self, path: &str, status: &FileStatus) -> Placement {
         let worker = self.client.worker_of(path);
+        let in_memory = self.client.cached_share(path, &status.version());
+        let on_disk = self.client.disk_share(path, status);
         Placement {
-            cached_percent: 100.0 * self.client.cached_share(path, &status.version()),
+            cached_percent: 100.0 * in_memory.max(on_disk),
             worker: worker.map(|address| format!("{}:{}", address.host, address.http_port)),
         }
     }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use alluxio_client::ErrorKind;
 use alluxio_config::{Config, ConfigError};
 
+use crate::broker::Broker;
 use crate::client_tree::ClientTree;
 use crate::fs::FileSystem;
 use crate::handover::{Handover, HandoverFds, Order, Report};
@@ -29,6 +30,8 @@ use crate::inodes::Inodes;
 use crate::journal::Journal;
 use crate::keeper::Keeper;
 use crate::metrics::{self, Metrics};
+use crate::opens::Opens;
+use crate::passthrough::{self, Ways};
 use crate::sandbox;
 use crate::session::{Readers, Session};
 use crate::sys;
@@ -164,6 +167,7 @@ impl Daemon {
             return Ok(None);
         }
         inodes.take_over().map_err(DaemonError::TakeOver)?;
+        let opens = Opens::open(self.fds.opens.as_fd()).map_err(DaemonError::TakeOver)?;
         let (journal, left) = Journal::open(self.fds.journal.as_fd(), self.handover.slots)
             .map_err(DaemonError::TakeOver)?;
         tracing::info!(
@@ -172,11 +176,16 @@ impl Daemon {
             is_root_read_only = sandbox::is_root_read_only(),
             "serving"
         );
+        let metrics = Metrics::new(generation)?;
+        metrics.taken_over(left.len());
+        let broker = Broker::new(self.fds.broker.asking, generation);
+        let is_on = has_passthrough(&broker, &tree, generation);
+        let ways = Ways::new(opens, broker, is_on, metrics.opens());
         let session = Arc::new(Session {
             device: File::from(self.fds.device),
             journal,
-            fs: FileSystem::new(tree, inodes, self.handover.options.clone()),
-            metrics: Metrics::new(generation)?,
+            fs: FileSystem::new(tree, inodes, ways, self.handover.options.clone()),
+            metrics,
             runtime: runtime.handle().clone(),
             readers: Readers::default(),
         });
@@ -227,6 +236,7 @@ impl<T: Tree> Prepared<T> {
     fn run(self, control: BorrowedFd<'_>) -> Result<(), DaemonError> {
         // A supervisor that died meanwhile does not matter.
         let _unheard = Report::Ready.send(control);
+        self.runtime.spawn(follow_cache(Arc::clone(&self.session)));
         let drained = Arc::clone(&self.session);
         let keep = move || self.keeper.run(|| drained.drain());
         thread::Builder::new()
@@ -274,6 +284,33 @@ async fn limit<A>(
         kind: ErrorKind::TimedOut,
         message: format!("cannot {what} within {} seconds", limit.as_secs()),
     })
+}
+
+/// Whether wholly cached files can be passed through, by trying; told in the log once a mount.
+fn has_passthrough<T: Tree>(broker: &Broker, tree: &T, generation: u32) -> bool {
+    let Some(sample) = tree.sample() else {
+        return false;
+    };
+    let tried = passthrough::try_out(broker, sample);
+    if let Err(reason) = &tried
+        && generation == 0
+    {
+        tracing::warn!(
+            reason,
+            "wholly cached files are read through the daemon, which is slower and as right"
+        );
+    }
+    tried.is_ok()
+}
+
+/// Gives back registered files that predecessors left, and then what departs from the cache.
+async fn follow_cache<T: Tree>(session: Arc<Session<T>>) {
+    let fs = &session.fs;
+    tokio::task::block_in_place(|| fs.ways().give_back_inherited());
+    loop {
+        let departed = fs.tree().departed().await;
+        tokio::task::block_in_place(|| fs.ways().departed(&departed));
+    }
 }
 
 fn read_config(config: &OwnedFd) -> io::Result<String> {

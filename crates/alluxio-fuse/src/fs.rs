@@ -1,8 +1,9 @@
 //! The operations of the mount: each translates one request to the tree, and its answer back.
 //!
 //! What the kernel may keep, and for how long:
-//! - Attributes and names for the configuration's metadata TTL, "no such name" for a second.
-//! - Pages of a file, from one open to the next: an inode is one version of a file, so its pages stay
+//! - Attributes and names for the configuration's metadata TTL, "no such name" for a second. A name
+//!   whose file a read finds changed is taken back at once.
+//! - Pages of a file that the daemon reads, from one open to the next: an inode is one version of a file, so its pages stay
 //!   right. An open that finds another version under the name says ESTALE, upon which the kernel
 //!   looks the name up again and gets the other version's inode; the application sees none of it.
 //! - A listing is fixed when a directory is opened; places in it are indexes.
@@ -18,6 +19,7 @@ use crate::errno::{Errno, deserves_a_warning, errno};
 use crate::handles::{Handles, is_of_version};
 use crate::inodes::{Fingerprint, Inodes};
 use crate::options::MountOptions;
+use crate::passthrough::{Way, Ways};
 use crate::protocol::{
     self, Attributes, DirectoryPacker, EntryKind, NAME_MAX_BYTES, OpenFlags, Operation, Range,
     Request,
@@ -36,10 +38,28 @@ const DOTS: u64 = 2;
 pub(crate) struct FileSystem<T: Tree> {
     tree: T,
     inodes: Inodes,
-    files: Handles<T::File>,
+    files: Handles<Opened<T::File>>,
     directories: Handles<Arc<Vec<FileStatus>>>,
     options: MountOptions,
+    ways: Ways,
     ttl: Duration,
+}
+
+/// An open file.
+enum Opened<F> {
+    /// It is read here.
+    Read(F),
+    /// The kernel reads it.
+    Backed(Arc<FileStatus>),
+}
+
+impl<F: TreeFile> Opened<F> {
+    fn status(&self) -> &FileStatus {
+        match self {
+            Self::Read(file) => file.status(),
+            Self::Backed(status) => status,
+        }
+    }
 }
 
 /// The answer to a request: what follows its header.
@@ -49,6 +69,13 @@ pub(crate) enum Reply {
     Bytes(Vec<u8>),
     /// File content, as the cache holds it.
     Chunks(Vec<Bytes>),
+    /// A file is open, which counts from here on.
+    Opened {
+        /// Its handle.
+        handle: u64,
+        /// The structure of the protocol.
+        body: Vec<u8>,
+    },
 }
 
 impl From<Vec<u8>> for Reply {
@@ -66,7 +93,7 @@ enum Detail {
 
 impl<T: Tree> FileSystem<T> {
     /// The file system over a tree, with the inodes that predecessors gave out.
-    pub(crate) fn new(tree: T, inodes: Inodes, options: MountOptions) -> Self {
+    pub(crate) fn new(tree: T, inodes: Inodes, ways: Ways, options: MountOptions) -> Self {
         Self {
             ttl: tree.metadata_ttl(),
             tree,
@@ -74,7 +101,13 @@ impl<T: Tree> FileSystem<T> {
             files: Handles::new(),
             directories: Handles::new(),
             options,
+            ways,
         }
+    }
+
+    /// Who reads which file.
+    pub(crate) fn ways(&self) -> &Ways {
+        &self.ways
     }
 
     /// The tree below.
@@ -82,13 +115,35 @@ impl<T: Tree> FileSystem<T> {
         &self.tree
     }
 
-    /// Serves one request that wants an answer.
-    pub(crate) async fn serve(&self, request: Request) -> Result<Reply, Errno> {
+    /// The kernel did not take the answer to an OPEN. Nothing is open, or what a predecessor's
+    /// answer opened.
+    pub(crate) fn not_opened(&self, inode: u64, handle: u64, is_open: bool) {
+        self.files.remove(inode, handle);
+        if !is_open {
+            self.ways.close(inode);
+        }
+    }
+
+    /// Which entry of which directory an inode is.
+    pub(crate) fn entry_of(&self, inode: u64) -> Option<(u64, String)> {
+        let path = self.inodes.path(inode)?;
+        let name = path.rsplit('/').next().filter(|name| !name.is_empty())?;
+        Some((self.inodes.parent(inode), name.to_owned()))
+    }
+
+    /// A RELEASE has its answer, and is no longer in the journal.
+    pub(crate) fn released(&self, inode: u64) {
+        self.ways.close(inode);
+    }
+
+    /// Serves one request that wants an answer. `is_counted` where a predecessor began to answer an
+    /// OPEN.
+    pub(crate) async fn serve(&self, request: Request, is_counted: bool) -> Result<Reply, Errno> {
         let inode = request.inode;
         match request.operation {
             Operation::Lookup { name } => self.lookup(inode, &name).await,
             Operation::Getattr => self.getattr(inode).await,
-            Operation::Open { flags } => self.open(inode, flags).await,
+            Operation::Open { flags } => self.open(inode, flags, is_counted).await,
             Operation::Read(range) => self.read(inode, range).await,
             Operation::Release { handle } => {
                 self.files.remove(inode, handle);
@@ -144,24 +199,73 @@ impl<T: Tree> FileSystem<T> {
         Ok(protocol::attributes(&attributes, self.ttl).into())
     }
 
-    async fn open(&self, inode: u64, flags: u32) -> Result<Reply, Errno> {
+    async fn open(&self, inode: u64, flags: u32, is_counted: bool) -> Result<Reply, Errno> {
         if flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
             return Err(libc::EROFS);
         }
         let path = self.path(inode)?;
+        if self.ways.is_backed(inode)
+            && let Some(reply) = self.open_backed(inode, &path, is_counted).await?
+        {
+            return Ok(reply);
+        }
         let file = self.ask("open", &path, self.tree.open(&path)).await?;
         if !self.is_of_version(inode, file.status()) {
             return Err(libc::ESTALE);
         }
+        let whole = if self.ways.is_on() && self.ways.is_free(inode) {
+            self.tree.whole(&file).await
+        } else {
+            None
+        };
+        let way = self.ways.open(inode, is_counted, whole);
+        let file = match way {
+            Way::Daemon => Opened::Read(file),
+            // What the kernel reads has no part in read-ahead.
+            Way::Backed(_) => Opened::Backed(Arc::new(file.status().clone())),
+        };
+        Ok(self.opened(inode, file, way))
+    }
+
+    /// Opens a file that is registered already; none where it no longer is.
+    async fn open_backed(
+        &self,
+        inode: u64,
+        path: &str,
+        is_counted: bool,
+    ) -> Result<Option<Reply>, Errno> {
+        let status = self.ask("open", path, self.tree.status(path)).await?;
+        if !self.is_of_version(inode, &status) {
+            return Err(libc::ESTALE);
+        }
+        let way = self.ways.open_backed(inode, is_counted);
+        Ok(way.map(|way| self.opened(inode, Opened::Backed(status), way)))
+    }
+
+    fn opened(&self, inode: u64, file: Opened<T::File>, way: Way) -> Reply {
         let version = Fingerprint::of(file.status());
         let handle = self.files.add(inode, version.bits(), file);
-        Ok(protocol::opened(handle, OpenFlags { keep_cache: true }).into())
+        let flags = match way {
+            Way::Daemon => OpenFlags {
+                keep_cache: true,
+                backing_id: None,
+            },
+            Way::Backed(id) => OpenFlags {
+                keep_cache: false,
+                backing_id: Some(id),
+            },
+        };
+        let body = protocol::opened(handle, flags);
+        Reply::Opened { handle, body }
     }
 
     async fn read(&self, inode: u64, range: Range) -> Result<Reply, Errno> {
-        let file = match self.files.get(inode, range.handle) {
-            Some(file) => file,
-            None => self.reopen(inode, range.handle).await?,
+        let opened = match self.files.get(inode, range.handle) {
+            Some(opened) if matches!(*opened, Opened::Read(_)) => opened,
+            _ => self.reopen(inode, range.handle).await?,
+        };
+        let Opened::Read(file) = &*opened else {
+            return Err(libc::EIO);
         };
         let bytes = file.read_at(range.offset, range.size).await;
         let chunks = bytes.map_err(|error| {
@@ -172,20 +276,24 @@ impl<T: Tree> FileSystem<T> {
     }
 
     /// Opens a file again that a predecessor opened, at the version it had then.
-    async fn reopen(&self, inode: u64, handle: u64) -> Result<Arc<T::File>, Errno> {
+    async fn reopen(&self, inode: u64, handle: u64) -> Result<Arc<Opened<T::File>>, Errno> {
         let path = self.path(inode)?;
         let file = self.ask("open again", &path, self.tree.open(&path)).await?;
         if !is_of_version(handle, Fingerprint::of(file.status()).bits()) {
             tracing::warn!(path, "the file was replaced while it was open");
             return Err(libc::ESTALE);
         }
-        Ok(self.files.restore(inode, handle, file))
+        Ok(self.files.restore(inode, handle, Opened::Read(file)))
     }
 
     async fn opendir(&self, inode: u64) -> Result<Reply, Errno> {
         let listing = self.list(inode).await?;
         let handle = self.directories.add(inode, 0, listing);
-        Ok(protocol::opened(handle, OpenFlags { keep_cache: false }).into())
+        let flags = OpenFlags {
+            keep_cache: false,
+            backing_id: None,
+        };
+        Ok(protocol::opened(handle, flags).into())
     }
 
     async fn readdir(&self, inode: u64, range: Range, detail: Detail) -> Result<Reply, Errno> {

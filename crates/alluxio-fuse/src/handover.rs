@@ -18,7 +18,7 @@ pub const CONTROL_FD: i32 = 3;
 
 /// Raised when the layout of the message, the journal or the inode log changes: a daemon refuses a
 /// connection that it would misread.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// The version of this program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -43,6 +43,8 @@ pub(crate) struct Handover {
     pub(crate) mountpoint: PathBuf,
     /// The device number of the mount, `major:minor`, by which it is told from a later one there.
     pub(crate) device_number: String,
+    /// Whether INIT agreed that reads may go to registered files.
+    pub(crate) has_passthrough: bool,
     /// The version of the daemon's program, as it says itself when it hands back.
     pub(crate) version: String,
     /// Whether the daemon should get ready and then wait for [`Order::Serve`]: another one serves.
@@ -60,8 +62,22 @@ pub(crate) struct HandoverFds {
     pub(crate) inode_log: OwnedFd,
     /// The client's configuration, secrets included.
     pub(crate) config: OwnedFd,
+    /// The table of open files.
+    pub(crate) opens: OwnedFd,
+    /// The channel to the broker of backing files, both ends of it: daemons come and go at the one
+    /// and supervisors at the other.
+    pub(crate) broker: BrokerFds,
     /// Where the daemon meets its next supervisor; none where a mount ends with its supervisor.
     pub(crate) listener: Option<OwnedFd>,
+}
+
+/// Both ends of the channel to the broker.
+#[derive(Debug)]
+pub(crate) struct BrokerFds {
+    /// Where daemons ask.
+    pub(crate) asking: OwnedFd,
+    /// Where supervisors answer.
+    pub(crate) answering: OwnedFd,
 }
 
 /// What a supervisor gets from the daemon of a predecessor.
@@ -111,6 +127,7 @@ impl Handover {
         options: MountOptions,
         mountpoint: PathBuf,
         device_number: String,
+        has_passthrough: bool,
     ) -> Self {
         Self {
             layout: LAYOUT,
@@ -119,6 +136,7 @@ impl Handover {
             options,
             mountpoint,
             device_number,
+            has_passthrough,
             version: VERSION.to_owned(),
             standby: false,
         }
@@ -192,7 +210,15 @@ struct Layout {
 
 impl HandoverFds {
     fn borrow(&self) -> Vec<BorrowedFd<'_>> {
-        let always = [&self.device, &self.journal, &self.inode_log, &self.config];
+        let always = [
+            &self.device,
+            &self.journal,
+            &self.inode_log,
+            &self.config,
+            &self.opens,
+            &self.broker.asking,
+            &self.broker.answering,
+        ];
         let all = always.into_iter().chain(&self.listener);
         all.map(AsFd::as_fd).collect()
     }
@@ -201,13 +227,18 @@ impl HandoverFds {
         let mut fds = fds.into_iter();
         let mut next = || {
             fds.next()
-                .ok_or_else(|| io::Error::other("a hand-over has at least four descriptors"))
+                .ok_or_else(|| io::Error::other("a hand-over has at least seven descriptors"))
         };
         Ok(Self {
             device: next()?,
             journal: next()?,
             inode_log: next()?,
             config: next()?,
+            opens: next()?,
+            broker: BrokerFds {
+                asking: next()?,
+                answering: next()?,
+            },
             listener: fds.next(),
         })
     }
@@ -219,6 +250,11 @@ impl HandoverFds {
             journal: self.journal.try_clone()?,
             inode_log: self.inode_log.try_clone()?,
             config: self.config.try_clone()?,
+            opens: self.opens.try_clone()?,
+            broker: BrokerFds {
+                asking: self.broker.asking.try_clone()?,
+                answering: self.broker.answering.try_clone()?,
+            },
             listener: self.listener.as_ref().map(OwnedFd::try_clone).transpose()?,
         })
     }
@@ -297,19 +333,46 @@ mod tests {
         let (ours, theirs) = sys::seqpacket_pair().unwrap();
         let sent = handover();
         for listener in [None, Some("listener")] {
-            let fds = HandoverFds {
-                device: memory("device"),
-                journal: memory("journal"),
-                inode_log: memory("inodes"),
-                config: memory("config"),
-                listener: listener.map(memory),
-            };
+            let fds = all_fds(listener);
             sent.send(ours.as_fd(), &fds).unwrap();
             let (received, fds) = Handover::receive(theirs.as_fd()).unwrap();
             assert_eq!(received, sent);
             assert_eq!(fds.listener.map(content).as_deref(), listener);
-            let contents = [fds.device, fds.journal, fds.inode_log, fds.config].map(content);
-            assert_eq!(contents, ["device", "journal", "inodes", "config"]);
+            let contents = [
+                fds.device,
+                fds.journal,
+                fds.inode_log,
+                fds.config,
+                fds.opens,
+                fds.broker.asking,
+                fds.broker.answering,
+            ];
+            let names = contents.map(content);
+            let places = [
+                "device",
+                "journal",
+                "inodes",
+                "config",
+                "opens",
+                "asking",
+                "answering",
+            ];
+            assert_eq!(names, places);
+        }
+    }
+
+    fn all_fds(listener: Option<&str>) -> HandoverFds {
+        HandoverFds {
+            device: memory("device"),
+            journal: memory("journal"),
+            inode_log: memory("inodes"),
+            config: memory("config"),
+            opens: memory("opens"),
+            broker: BrokerFds {
+                asking: memory("asking"),
+                answering: memory("answering"),
+            },
+            listener: listener.map(memory),
         }
     }
 
@@ -318,13 +381,7 @@ mod tests {
         let (ours, theirs) = sys::seqpacket_pair().unwrap();
         let mut sent = handover();
         sent.standby = true;
-        let fds = HandoverFds {
-            device: memory("device"),
-            journal: memory("journal"),
-            inode_log: memory("inodes"),
-            config: memory("config"),
-            listener: Some(memory("listener")),
-        };
+        let fds = all_fds(Some("listener"));
         let process = memory("process");
         sent.send_back(theirs.as_fd(), &fds, process.as_fd())
             .unwrap();
@@ -336,7 +393,7 @@ mod tests {
 
     fn handover() -> Handover {
         let (options, at) = (MountOptions::default(), PathBuf::from("/mnt"));
-        Handover::new(64, options, at, "0:35".to_owned())
+        Handover::new(64, options, at, "0:35".to_owned(), true)
     }
 
     #[test]

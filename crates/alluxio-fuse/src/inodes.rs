@@ -7,19 +7,22 @@
 //! no work. A daemon that died in the middle of a record told nobody that number: the torn tail is
 //! cut off.
 //!
+//! A tree may have millions of names, and each that was listed stays: an inode costs about 50 bytes
+//! here beside its record in the log. Names lie one after the other in one piece of memory, and the
+//! index holds numbers alone.
+//!
 //! Each version of a file is an inode of its own. The kernel keeps pages by inode, so this is what
 //! keeps the pages of two versions apart while one is still open or mapped and the next is read.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use alluxio_wire::FileStatus;
+use hashbrown::HashTable;
 use parking_lot::RwLock;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::protocol::ROOT_INODE;
 use crate::sys;
@@ -33,9 +36,6 @@ const RECORD_HEADER_BYTES: usize = 18;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Fingerprint(u64);
 
-/// An entry of a directory: a name and the version that it has.
-type Entry = (Arc<str>, Fingerprint);
-
 /// All inodes that the kernel may know.
 pub(crate) struct Inodes {
     table: RwLock<Table>,
@@ -44,16 +44,22 @@ pub(crate) struct Inodes {
 struct Table {
     /// By number, beginning with the root.
     nodes: Vec<Node>,
-    /// By parent, then name and version.
-    children: HashMap<u64, HashMap<Entry, u64>>,
+    /// The names of all nodes.
+    names: String,
+    /// Places in `nodes`, by parent, name and version.
+    index: HashTable<u32>,
     log: File,
     log_bytes: u64,
 }
 
+/// 24 bytes an inode.
 struct Node {
-    parent: u64,
-    name: Arc<str>,
     version: Fingerprint,
+    /// Where in `names` the name begins.
+    name_at: usize,
+    name_bytes: u16,
+    /// The parent's place in `nodes`.
+    parent: u32,
 }
 
 impl Fingerprint {
@@ -86,11 +92,13 @@ impl Inodes {
     pub(crate) fn load(log: OwnedFd) -> io::Result<Self> {
         let mut table = Table {
             nodes: vec![Node {
-                parent: ROOT_INODE,
-                name: "".into(),
                 version: Fingerprint::DIRECTORY,
+                name_at: 0,
+                name_bytes: 0,
+                parent: 0,
             }],
-            children: HashMap::new(),
+            names: String::new(),
+            index: HashTable::new(),
             log: File::from(log),
             log_bytes: 0,
         };
@@ -115,24 +123,28 @@ impl Inodes {
 
     /// The number of an entry of a directory in one version, a new one where it has none yet.
     pub(crate) fn intern(&self, parent: u64, name: &str, version: Fingerprint) -> io::Result<u64> {
-        let entry: Entry = (name.into(), version);
-        if let Some(number) = self.table.read().find(parent, &entry) {
+        let record = Record {
+            parent,
+            version,
+            name,
+        };
+        if let Some(number) = self.table.read().find(&record) {
             return Ok(number);
         }
         let mut table = self.table.write();
         // Another thread may have been faster.
-        if let Some(number) = table.find(parent, &entry) {
+        if let Some(number) = table.find(&record) {
             return Ok(number);
         }
         if table.node(parent).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        table.append(&Record {
-            parent,
-            version,
-            name,
-        })?;
-        Ok(table.add(parent, entry))
+        // The index holds 32 bits of a number, which is far above what memory holds.
+        if u32::try_from(table.nodes.len()).is_err() {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        table.append(&record)?;
+        Ok(table.add(&record))
     }
 
     /// The path of an inode from the root, without a leading `/`.
@@ -142,8 +154,8 @@ impl Inodes {
         let mut at = number;
         while at != ROOT_INODE {
             let node = table.node(at)?;
-            names.push(&*node.name);
-            at = node.parent;
+            names.push(table.name(node));
+            at = u64::from(node.parent) + ROOT_INODE;
         }
         names.reverse();
         Some(names.join("/"))
@@ -152,7 +164,8 @@ impl Inodes {
     /// The number of a directory's parent; the root's is the root.
     pub(crate) fn parent(&self, number: u64) -> u64 {
         let table = self.table.read();
-        table.node(number).map_or(ROOT_INODE, |node| node.parent)
+        let parent = table.node(number).map_or(0, |node| node.parent);
+        u64::from(parent) + ROOT_INODE
     }
 
     /// Whether an inode is of this version.
@@ -173,13 +186,8 @@ impl Table {
         let mut bytes = vec![0; new_bytes];
         self.log.read_exact_at(&mut bytes, self.log_bytes)?;
         let (records, whole_bytes) = parse(&bytes, self.nodes.len());
-        for Record {
-            parent,
-            version,
-            name,
-        } in records
-        {
-            self.add(parent, (name.into(), version));
+        for record in &records {
+            self.add(record);
         }
         self.log_bytes += whole_bytes as u64;
         Ok(bytes.len() - whole_bytes)
@@ -190,23 +198,45 @@ impl Table {
         self.nodes.get(index)
     }
 
-    fn find(&self, parent: u64, entry: &Entry) -> Option<u64> {
-        self.children.get(&parent)?.get(entry).copied()
+    fn name(&self, node: &Node) -> &str {
+        let end = node.name_at + usize::from(node.name_bytes);
+        &self.names[node.name_at..end]
     }
 
-    fn add(&mut self, parent: u64, entry: Entry) -> u64 {
-        let (name, version) = entry.clone();
+    fn find(&self, record: &Record<'_>) -> Option<u64> {
+        let is_it = |place: &u32| {
+            let node = &self.nodes[*place as usize];
+            u64::from(node.parent) + ROOT_INODE == record.parent
+                && node.version == record.version
+                && self.name(node) == record.name
+        };
+        let place = self.index.find(record.hash(), is_it)?;
+        Some(u64::from(*place) + ROOT_INODE)
+    }
+
+    /// Takes in an inode; the log has checked that parent, name and number fit.
+    fn add(&mut self, record: &Record<'_>) -> u64 {
+        let place = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         self.nodes.push(Node {
-            parent,
-            name,
-            version,
+            version: record.version,
+            name_at: self.names.len(),
+            name_bytes: u16::try_from(record.name.len()).unwrap_or(u16::MAX),
+            parent: u32::try_from(record.parent - ROOT_INODE).unwrap_or(u32::MAX),
         });
-        let number = self.nodes.len() as u64;
-        self.children
-            .entry(parent)
-            .or_default()
-            .insert(entry, number);
-        number
+        self.names.push_str(record.name);
+        let (nodes, names) = (&self.nodes, &self.names);
+        let hash_of = |place: &u32| {
+            let node = &nodes[*place as usize];
+            let end = node.name_at + usize::from(node.name_bytes);
+            Record {
+                parent: u64::from(node.parent) + ROOT_INODE,
+                version: node.version,
+                name: &names[node.name_at..end],
+            }
+            .hash()
+        };
+        self.index.insert_unique(record.hash(), place, hash_of);
+        u64::from(place) + ROOT_INODE
     }
 
     /// Writes a record in one call; a half-written one, where memory is short, is taken back.
@@ -230,6 +260,11 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    fn hash(&self) -> u64 {
+        let seed = self.parent ^ self.version.0.rotate_left(32);
+        xxh3_64_with_seed(self.name.as_bytes(), seed)
+    }
+
     fn to_bytes(self) -> io::Result<Vec<u8>> {
         let length = u16::try_from(self.name.len()).map_err(|_| io::ErrorKind::InvalidFilename)?;
         let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + self.name.len());

@@ -4,7 +4,8 @@
 //! into a slot of memory that the supervisor holds too (a memfd), and the slot is emptied only after
 //! the answer was written. Whoever takes over finds what was left in the slots and answers it.
 //!
-//! Layout: a reserved page, a page with one count of attempts per slot, then slots of 8,192 bytes.
+//! Layout: a page of notes and a page with counts of attempts, a word per slot each, then slots of
+//! 8,192 bytes.
 //! A slot begins with a request's header, whose first word is its length, so:
 //!
 //! 1. the reader writes 0 there,
@@ -49,7 +50,7 @@ pub(crate) const MAX_ATTEMPTS: u32 = 5;
 
 const PAGE_BYTES: usize = 4096;
 
-/// Where the slots begin: after the reserved page and the page of counts.
+/// Where the slots begin: after the pages of notes and of counts.
 const SLOTS_OFFSET: usize = 2 * PAGE_BYTES;
 
 /// The shared memory and which slots of it are free.
@@ -162,16 +163,21 @@ impl Journal {
 
     /// How often the serving of a slot's request was begun by a successor.
     fn attempts(&self, index: u32) -> &AtomicU32 {
+        self.word(1, index)
+    }
+
+    /// Whether the opening that a slot's request asks for is in the table of open files.
+    fn counted(&self, index: u32) -> &AtomicU32 {
+        self.word(0, index)
+    }
+
+    /// A slot's word in one of the first pages.
+    fn word(&self, page: usize, index: u32) -> &AtomicU32 {
         debug_assert!(index < self.slots, "slot {index} of {}", self.slots);
-        // SAFETY: the page of counts has room for MAX_SLOTS words, and is aligned.
+        // SAFETY: both pages have room for MAX_SLOTS words, and are aligned.
         unsafe {
-            AtomicU32::from_ptr(
-                self.base
-                    .add(PAGE_BYTES)
-                    .cast::<u32>()
-                    .as_ptr()
-                    .add(index as usize),
-            )
+            let words = self.base.add(page * PAGE_BYTES).cast::<u32>().as_ptr();
+            AtomicU32::from_ptr(words.add(index as usize))
         }
     }
 }
@@ -192,6 +198,7 @@ impl Slot {
         self.journal
             .length_word(self.index)
             .store(0, Ordering::SeqCst);
+        self.journal.counted(self.index).store(0, Ordering::SeqCst);
         let buffer = self.buffer();
         buffer[PAGE_BYTES] = 0;
         device.read(buffer).map(drop)
@@ -209,6 +216,17 @@ impl Slot {
     pub(crate) fn begin_attempt(&self) -> u32 {
         let count = self.journal.attempts(self.index);
         count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Notes that the opening which the request asks for is counted: a successor must not count it
+    /// again.
+    pub(crate) fn set_counted(&self) {
+        self.journal.counted(self.index).store(1, Ordering::SeqCst);
+    }
+
+    /// Whether a predecessor counted the opening that the request asks for.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.journal.counted(self.index).load(Ordering::SeqCst) != 0
     }
 
     /// The request has its answer: empties the slot and gives it back.
@@ -304,6 +322,24 @@ mod tests {
         let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
         assert_eq!((left.len(), journal.in_flight()), (1, 1));
         assert_eq!(&left[0].request()[..48], request(2));
+    }
+
+    #[test]
+    fn a_successor_learns_what_was_counted_and_the_next_request_begins_anew() {
+        let memory = create().unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), 1).unwrap();
+        let mut slot = journal.take();
+        receive(&mut slot, &request(1));
+        assert!(!slot.is_counted());
+        slot.set_counted();
+        drop((slot, journal));
+        let (journal, mut left) = Journal::open(memory.as_fd(), 1).unwrap();
+        let slot = left.pop().unwrap();
+        assert!(slot.is_counted());
+        slot.answered();
+        let mut next = journal.take();
+        receive(&mut next, &request(2));
+        assert!(!next.is_counted());
     }
 
     #[test]

@@ -8,16 +8,21 @@
 //!  starts another daemon when one dies          ends when the mount is gone
 //! ```
 //!
-//! The two meet in [`handover`](CONTROL_FD): one message, four descriptors. A daemon may die at any
+//! The two meet in [`handover`](CONTROL_FD): one message, six descriptors. A daemon may die at any
 //! instruction: requests that it held lie in the journal, inode numbers that it gave lie in the log,
 //! and its successor goes on with both, so that readers see a pause and never an error. A supervisor
 //! may die as well: the daemon hands everything back to the next one. In
 //! Kubernetes the two live in different pods, with an [`agent`] between them.
 //!
+//! A file that lies whole in the disk cache is opened in passthrough: the daemon sends the cache's file
+//! to the supervisor's broker (`backing`), and the kernel reads it by itself.
+//!
 //! One read: `session` takes the request off the kernel and `protocol` decodes it; `fs::read` finds
 //! the open file in `handles`; the tree answers with pieces of cached memory; `session` writes them
 //! to the kernel as they are.
 
+mod backing;
+mod broker;
 mod client_tree;
 mod errno;
 mod fs;
@@ -27,7 +32,9 @@ mod inodes;
 mod journal;
 mod keeper;
 mod metrics;
+mod opens;
 mod options;
+mod passthrough;
 mod protocol;
 mod rendezvous;
 mod sandbox;
@@ -42,6 +49,7 @@ pub mod agent;
 pub mod daemon;
 
 pub use agent::AgentSpawner;
+pub use backing::Passthrough;
 pub use client_tree::ClientTree;
 pub use handover::CONTROL_FD;
 pub use options::{MountOptions, MountRequest};

@@ -15,11 +15,15 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use crate::passthrough::Way;
 use crate::protocol::OperationKind;
 
 /// Upper bounds of latencies in milliseconds: answers from memory are far below 1, the rest follows
 /// the steps of the workers' own histogram (10, 40, 160, 640), so that both can be laid side by side.
 const LATENCY_BUCKETS_MS: [f64; 8] = [0.1, 1.0, 10.0, 40.0, 160.0, 640.0, 2560.0, 10240.0];
+
+/// From here on an application's wait is worth an own counter: readers' time limits are seconds.
+const STALL: Duration = Duration::from_secs(1);
 
 /// A reader of metrics that takes longer than this to take them is left.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
@@ -30,6 +34,70 @@ pub(crate) struct Metrics {
     /// By operation, resolved once: a request must not pay for a look-up of labels.
     operations: Vec<(IntCounter, Histogram)>,
     inflight: IntGauge,
+    requests_taken_over: IntGauge,
+    stalls: IntCounter,
+    opens: OpenMetrics,
+}
+
+/// Counters of openings and of the files that are registered for passthrough.
+#[derive(Clone)]
+pub(crate) struct OpenMetrics {
+    by_daemon: IntCounter,
+    backed: IntCounter,
+    backing_files: IntGauge,
+    available: IntGauge,
+}
+
+impl OpenMetrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opens = IntCounterVec::new(
+            Opts::new(
+                "alluxio_fuse_opens_total",
+                "Files opened, by who reads them: the kernel past the daemon (passthrough), or the \
+                 daemon.",
+            ),
+            &["way"],
+        )?;
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let metrics = Self {
+            by_daemon: opens.with_label_values(&["daemon"]),
+            backed: opens.with_label_values(&["passthrough"]),
+            backing_files: gauge(
+                "alluxio_fuse_backing_files",
+                "Files of the disk cache that are registered with the kernel.",
+            )?,
+            available: gauge(
+                "alluxio_fuse_passthrough_available",
+                "1 where the kernel reads wholly cached files past the daemon, 0 where it cannot or \
+                 there is no disk cache.",
+            )?,
+        };
+        registry.register(Box::new(opens))?;
+        Ok(metrics)
+    }
+
+    /// Whether files can be registered.
+    pub(crate) fn available(&self, is_available: bool) {
+        self.available.set(is_available.into());
+    }
+
+    /// Counts an opening.
+    pub(crate) fn opened(&self, way: Way) {
+        match way {
+            Way::Daemon => self.by_daemon.inc(),
+            Way::Backed(_) => self.backed.inc(),
+        }
+    }
+
+    /// How many files are registered.
+    pub(crate) fn registered(&self, files: usize) {
+        self.backing_files
+            .set(i64::try_from(files).unwrap_or(i64::MAX));
+    }
 }
 
 impl Metrics {
@@ -59,6 +127,14 @@ impl Metrics {
             "alluxio_fuse_inflight_requests",
             "Requests of the kernel that this mount has taken and not yet answered.",
         )?;
+        let requests_taken_over = IntGauge::new(
+            "alluxio_fuse_requests_taken_over",
+            "Requests that the present daemon found unanswered when it took over.",
+        )?;
+        let stalls = IntCounter::new(
+            "alluxio_fuse_stalls_total",
+            "Requests that waited for more than a second for their answer.",
+        )?;
         let operations = OperationKind::NAMES
             .iter()
             .map(|op| {
@@ -69,11 +145,14 @@ impl Metrics {
             })
             .collect();
         let registry = Registry::new();
-        let collectors: [Box<dyn Collector>; 4] = [
+        let opens = OpenMetrics::register(&registry)?;
+        let collectors: [Box<dyn Collector>; 6] = [
             Box::new(requests),
             Box::new(latency),
             Box::new(daemon_restarts),
             Box::new(inflight.clone()),
+            Box::new(requests_taken_over.clone()),
+            Box::new(stalls.clone()),
         ];
         for collector in collectors {
             registry.register(collector)?;
@@ -82,14 +161,32 @@ impl Metrics {
             registry,
             operations,
             inflight,
+            requests_taken_over,
+            stalls,
+            opens,
         })
+    }
+
+    /// The counters of openings.
+    pub(crate) fn opens(&self) -> OpenMetrics {
+        self.opens.clone()
+    }
+
+    /// Notes how many requests a predecessor left.
+    pub(crate) fn taken_over(&self, requests: usize) {
+        self.requests_taken_over
+            .set(i64::try_from(requests).unwrap_or(i64::MAX));
     }
 
     /// Counts an answered request.
     pub(crate) fn answered(&self, operation: OperationKind, begun: Instant) {
         if let Some((requests, latency)) = self.operations.get(operation as usize) {
+            let took = begun.elapsed();
             requests.inc();
-            latency.observe(begun.elapsed().as_secs_f64() * 1000.0);
+            latency.observe(took.as_secs_f64() * 1000.0);
+            if took >= STALL {
+                self.stalls.inc();
+            }
         }
     }
 
@@ -165,6 +262,8 @@ mod tests {
         assert!(text.contains("alluxio_fuse_requests_total{op=\"other\"} 1"));
         assert!(text.contains("alluxio_fuse_request_latency_ms_count{op=\"read\"} 1"));
         assert!(text.contains("alluxio_fuse_daemon_restarts 3"));
+        assert!(text.contains("alluxio_fuse_stalls_total 0"));
+        assert!(text.contains("alluxio_fuse_opens_total{way=\"passthrough\"} 0"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod reply;
 
 pub(crate) use reply::{
     Attributes, DirectoryPacker, EntryKind, Init, OpenFlags, attributes, entry, header, init,
-    negative_entry, opened, statfs, xattr_size,
+    invalid_entry, negative_entry, opened, statfs, xattr_size,
 };
 
 /// Bytes of `struct fuse_in_header`.

@@ -96,8 +96,19 @@ impl Readers {
 struct Serving {
     slot: Slot,
     unique: u64,
+    inode: u64,
     operation: OperationKind,
+    /// Whether a predecessor counted the opening that is asked for.
+    is_counted: bool,
     begun: Instant,
+}
+
+/// What became of an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Taken,
+    /// The kernel knows no such request, or refused the answer.
+    Refused,
 }
 
 impl<T: Tree> Session<T> {
@@ -190,13 +201,16 @@ impl<T: Tree> Session<T> {
         if !request.operation.wants_answer() {
             return slot.answered();
         }
+        let is_counted = slot.is_counted();
         let serving = Serving {
             slot,
             unique: request.unique,
+            inode: request.inode,
             operation: request.operation.kind(),
+            is_counted,
             begun: Instant::now(),
         };
-        let mut answer = Box::pin(Arc::clone(self).answer(request));
+        let mut answer = Box::pin(Arc::clone(self).answer(request, is_counted));
         match answer
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -213,18 +227,54 @@ impl<T: Tree> Session<T> {
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request) -> Result<Reply, Errno> {
-        self.fs.serve(request).await
+    async fn answer(self: Arc<Self>, request: Request, is_counted: bool) -> Result<Reply, Errno> {
+        self.fs.serve(request, is_counted).await
     }
 
     /// Answers, then empties the slot: in this order, or a death in between would lose the request.
-    fn finish(&self, serving: Serving, answer: Result<Reply, Errno>) {
-        match answer {
-            Ok(reply) => self.send_reply(serving.unique, &reply),
+    /// What is open is counted around it so that a death never counts too few.
+    fn finish(self: &Arc<Self>, serving: Serving, answer: Result<Reply, Errno>) {
+        let mut opened = None;
+        let is_changed =
+            matches!(answer, Err(libc::ESTALE)) && serving.operation == OperationKind::Read;
+        let sent = match answer {
+            Ok(reply) => {
+                if let Reply::Opened { handle, .. } = reply {
+                    serving.slot.set_counted();
+                    opened = Some(handle);
+                }
+                self.send_reply(serving.unique, &reply)
+            }
             Err(errno) => self.send(serving.unique, errno, &[]),
-        }
+        };
         serving.slot.answered();
+        match opened {
+            Some(handle) if sent == Sent::Refused => {
+                // One that a predecessor counted and answered is open.
+                let is_open = serving.is_counted;
+                self.fs.not_opened(serving.inode, handle, is_open);
+            }
+            None if serving.operation == OperationKind::Release => {
+                self.fs.released(serving.inode);
+            }
+            _ => {}
+        }
         self.metrics.answered(serving.operation, serving.begun);
+        if is_changed {
+            self.forget_entry(serving.inode);
+        }
+    }
+
+    /// Lets the kernel forget a name whose file changed, so that it is looked up anew. The kernel may
+    /// wait for a directory's lock meanwhile, and with it for another of our answers.
+    fn forget_entry(self: &Arc<Self>, inode: u64) {
+        let session = Arc::clone(self);
+        self.runtime.spawn_blocking(move || {
+            if let Some((parent, name)) = session.fs.entry_of(inode) {
+                // A name that the kernel does not have is forgotten already.
+                let _forgotten = (&session.device).write(&protocol::invalid_entry(parent, &name));
+            }
+        });
     }
 
     /// Refuses a request that cannot even be understood, if it can be named.
@@ -239,20 +289,22 @@ impl<T: Tree> Session<T> {
         slot.answered();
     }
 
-    fn send_reply(&self, unique: u64, reply: &Reply) {
+    fn send_reply(&self, unique: u64, reply: &Reply) -> Sent {
         match reply {
-            Reply::Bytes(bytes) => self.send(unique, 0, &[bytes]),
+            Reply::Bytes(bytes) | Reply::Opened { body: bytes, .. } => {
+                self.send(unique, 0, &[bytes])
+            }
             Reply::Chunks(chunks) if chunks.len() < MAX_PARTS => {
                 let parts: Vec<&[u8]> = chunks.iter().map(AsRef::as_ref).collect();
-                self.send(unique, 0, &parts);
+                self.send(unique, 0, &parts)
             }
             Reply::Chunks(chunks) => self.send(unique, 0, &[&chunks.concat()]),
         }
     }
 
-    fn send(&self, unique: u64, errno: Errno, parts: &[&[u8]]) {
+    fn send(&self, unique: u64, errno: Errno, parts: &[&[u8]]) -> Sent {
         let Err(error) = self.write(unique, errno, parts) else {
-            return;
+            return Sent::Taken;
         };
         match error.raw_os_error() {
             // Answered by a predecessor already, or given up; or the mount is gone.
@@ -263,6 +315,7 @@ impl<T: Tree> Session<T> {
             }
             _ => tracing::error!(unique, %error, "the kernel refused an error"),
         }
+        Sent::Refused
     }
 
     /// One answer in one writev(2), which takes a whole message or nothing.

@@ -25,10 +25,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::handover::{Handover, HandoverFds};
+use crate::backing::{BackingFiles, Passthrough};
+use crate::handover::{BrokerFds, Handover, HandoverFds};
 use crate::options::{MountOptions, MountRequest};
 use crate::spawner::DaemonSpawner;
-use crate::{inodes, journal, rendezvous, sys};
+use crate::{inodes, journal, opens, rendezvous, sys};
 use watch::{Plea, Watcher};
 
 pub use adopt::{Found, find_abandoned, find_abandoned_at};
@@ -128,6 +129,8 @@ pub struct Mount {
     /// Where daemons meet the next supervisor.
     socket: Option<PathBuf>,
     state: Arc<State>,
+    /// The table of open files, where the outcome of passthrough's trial is.
+    opens: File,
     /// Closing or writing to it tells the watching thread to end the mount.
     stop: UnixStream,
     /// Pleas to the watching thread, and what wakes it.
@@ -177,8 +180,7 @@ impl Mount {
         spawner: Arc<dyn DaemonSpawner>,
     ) -> Result<Self, MountError> {
         let mountpoint = check_mountpoint(&request.mountpoint)?;
-        let (journal, inode_log, config) =
-            shared_memory(&request.config_yaml).map_err(MountError::Memory)?;
+        let memory = SharedMemory::new(&request.config_yaml).map_err(MountError::Memory)?;
         let connection = {
             let _alone = hold_mounts();
             connection::establish(&mountpoint, &request.options)?
@@ -188,18 +190,13 @@ impl Mount {
             Some(folder) => meeting_place(folder, &mountpoint)?,
             None => (None, None),
         };
-        let fds = HandoverFds {
-            device: connection.device,
-            journal,
-            inode_log,
-            config,
-            listener,
-        };
+        let fds = memory.with(connection.device, listener);
         let handover = Handover::new(
             journal::SLOTS,
             request.options,
             mountpoint.clone(),
             connection.device_number,
+            connection.has_passthrough,
         );
         let mount = Self::watch(handover, fds, spawner, socket, Watcher::start)?;
         guard.keep();
@@ -235,12 +232,15 @@ impl Mount {
         let (wake, woken) = UnixStream::pair().map_err(MountError::Memory)?;
         let (pleas, heard) = mpsc::channel();
         let state = Arc::new(State::default());
+        let opens = fds.opens.try_clone().map_err(MountError::Memory)?;
+        BackingFiles::serve(&fds, handover.has_passthrough).map_err(MountError::Memory)?;
         let mount = Self {
             mountpoint: handover.mountpoint.clone(),
             device_number: handover.device_number.clone(),
             options: handover.options.clone(),
             socket,
             state: Arc::clone(&state),
+            opens: opens.into(),
             stop,
             pleas,
             wake,
@@ -260,6 +260,11 @@ impl Mount {
             return Err(error);
         }
         Ok(mount)
+    }
+
+    /// Whether the kernel reads wholly cached files past the daemon.
+    pub fn passthrough(&self) -> Passthrough {
+        Passthrough::of(&self.opens)
     }
 
     /// Where the files are.
@@ -465,10 +470,39 @@ fn check_mountpoint(mountpoint: &Path) -> Result<PathBuf, MountError> {
     Ok(path)
 }
 
-/// The journal, the inode log and the configuration.
-fn shared_memory(config_yaml: &str) -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
-    let mut config = File::from(sys::memfd(c"alluxio-config")?);
-    config.write_all(config_yaml.as_bytes())?;
-    sys::seal_content(config.as_fd())?;
-    Ok((journal::create()?, inodes::create_log()?, config.into()))
+/// What daemons share beside the connection.
+struct SharedMemory {
+    journal: OwnedFd,
+    inode_log: OwnedFd,
+    config: OwnedFd,
+    opens: OwnedFd,
+    broker: BrokerFds,
+}
+
+impl SharedMemory {
+    fn new(config_yaml: &str) -> io::Result<Self> {
+        let mut config = File::from(sys::memfd(c"alluxio-config")?);
+        config.write_all(config_yaml.as_bytes())?;
+        sys::seal_content(config.as_fd())?;
+        let (asking, answering) = sys::seqpacket_pair()?;
+        Ok(Self {
+            journal: journal::create()?,
+            inode_log: inodes::create_log()?,
+            config: config.into(),
+            opens: opens::create()?,
+            broker: BrokerFds { asking, answering },
+        })
+    }
+
+    fn with(self, device: OwnedFd, listener: Option<OwnedFd>) -> HandoverFds {
+        HandoverFds {
+            device,
+            journal: self.journal,
+            inode_log: self.inode_log,
+            config: self.config,
+            opens: self.opens,
+            broker: self.broker,
+            listener,
+        }
+    }
 }

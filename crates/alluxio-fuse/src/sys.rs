@@ -17,8 +17,8 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
-/// Descriptors one message can carry: the hand-over has at most six.
-const MAX_FDS_PER_MESSAGE: usize = 8;
+/// Descriptors one message can carry: a hand-over has eight, and nine on its way back.
+const MAX_FDS_PER_MESSAGE: usize = 12;
 
 /// Turns a C result into the kernel's error.
 pub(crate) fn check(result: c_int) -> io::Result<c_int> {
@@ -115,11 +115,29 @@ type ControlBuffer = [u64; 16];
 /// A descriptor's number in control data, which need not be aligned.
 type FdBytes = [u8; size_of::<RawFd>()];
 
-/// Sends one message with descriptors attached.
+/// Sends one message with descriptors attached; waits while the peer has no room for it.
 pub(crate) fn send_message(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    send_with(socket, bytes, fds, libc::MSG_NOSIGNAL)
+}
+
+/// The same, with EAGAIN in place of waiting.
+pub(crate) fn send_message_now(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    send_with(socket, bytes, fds, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+}
+
+fn send_with(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    flags: c_int,
 ) -> io::Result<()> {
     if fds.len() > MAX_FDS_PER_MESSAGE {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -150,7 +168,7 @@ pub(crate) fn send_message(
             }
         }
         retry(|| {
-            let sent = libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL);
+            let sent = libc::sendmsg(socket.as_raw_fd(), &raw const message, flags);
             usize::try_from(sent).map_err(|_| io::Error::last_os_error())
         })?
     };
@@ -357,6 +375,51 @@ pub(crate) fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
             &raw mut length,
         ))?;
         Ok(peer.uid)
+    }
+}
+
+/// `FUSE_DEV_IOC_BACKING_OPEN` of linux/fuse.h: `_IOW(229, 1, struct fuse_backing_map)`.
+const BACKING_OPEN: libc::Ioctl = 0x4010_e501;
+
+/// `FUSE_DEV_IOC_BACKING_CLOSE`: `_IOW(229, 2, uint32_t)`.
+const BACKING_CLOSE: libc::Ioctl = 0x4004_e502;
+
+/// Registers a file that backs inodes of a FUSE connection; the kernel's number for it.
+pub(crate) fn backing_open(device: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `struct fuse_backing_map`.
+    #[repr(C)]
+    struct Map {
+        fd: i32,
+        flags: u32,
+        padding: u64,
+    }
+    let map = Map {
+        fd: file.as_raw_fd(),
+        flags: 0,
+        padding: 0,
+    };
+    // SAFETY: the kernel reads a structure of this layout, which outlives the call.
+    let id = unsafe { libc::ioctl(device.as_raw_fd(), BACKING_OPEN, &raw const map) };
+    u32::try_from(check(id)?).map_err(io::Error::other)
+}
+
+/// Takes the number of a registered file back; openings that use it go on.
+pub(crate) fn backing_close(device: BorrowedFd<'_>, id: u32) -> io::Result<()> {
+    // SAFETY: the kernel reads one number, which outlives the call.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE, &raw const id) };
+    check(result).map(drop)
+}
+
+/// Where a sparse file has data from `from` on; none where it has no more.
+pub(crate) fn seek_data(file: BorrowedFd<'_>, from: u64) -> io::Result<Option<u64>> {
+    let from = libc::off_t::try_from(from).map_err(io::Error::other)?;
+    // SAFETY: plain integers.
+    match unsafe { libc::lseek(file.as_raw_fd(), from, libc::SEEK_DATA) } {
+        at if at >= 0 => Ok(u64::try_from(at).ok()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+            error => Err(error),
+        },
     }
 }
 

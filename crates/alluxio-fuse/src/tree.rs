@@ -4,11 +4,13 @@
 //! this machine, with neither workers nor a kernel in the loop. The mount's own implementation,
 //! over the embedded client, is in `client_tree.rs`.
 
-use std::future::Future;
+use std::fs::File;
+use std::future::{Future, pending, ready};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluxio_client::ErrorKind;
+use alluxio_client::{CacheKey, ErrorKind, WholeFile};
 use alluxio_wire::FileStatus;
 use bytes::Bytes;
 use prometheus::proto::MetricFamily;
@@ -52,6 +54,21 @@ pub trait Tree: Send + Sync + 'static {
 
     /// Opens a file at its present version.
     fn open(&self, path: &str) -> impl Future<Output = Result<Self::File, TreeError>> + Send;
+
+    /// An open file's bytes as one file of this machine, where all of them are here and right.
+    fn whole(&self, _file: &Self::File) -> impl Future<Output = Option<WholeFile>> + Send {
+        ready(None)
+    }
+
+    /// Waits for files that [`Tree::whole`] gave and that are to be given back.
+    fn departed(&self) -> impl Future<Output = Vec<CacheKey>> + Send {
+        pending()
+    }
+
+    /// An empty file where those of [`Tree::whole`] lie; none where it never gives one.
+    fn sample(&self) -> Option<io::Result<File>> {
+        None
+    }
 
     /// Where the bytes of a file are.
     fn placement(&self, path: &str, status: &FileStatus) -> impl Future<Output = Placement> + Send;

@@ -2,6 +2,7 @@
 
 mod client;
 mod disk;
+mod files;
 mod http;
 mod local;
 
@@ -70,6 +71,28 @@ pub(crate) enum Work {
     },
     /// Reads one file by pread, 1 MiB at a time.
     PlainFile { file: PathBuf },
+    /// Reads one file by its path, 1 MiB at a time.
+    FileSequential {
+        path: PathBuf,
+        /// Lets the kernel forget the file's pages first.
+        #[arg(long)]
+        cold: bool,
+        /// Each reads a part of its own.
+        #[arg(long, default_value_t = 1)]
+        readers: u64,
+    },
+    /// Opens, reads and closes each file of a folder.
+    FileFolder {
+        folder: PathBuf,
+        #[arg(long)]
+        cold: bool,
+        #[arg(long, default_value_t = 4)]
+        threads: usize,
+    },
+    /// Reads the first byte of each file of a folder, one after the other.
+    FileFirstBytes { folder: PathBuf },
+    /// Looks at every file below a folder.
+    FileFind { folder: PathBuf },
     /// Picks owners on a ring of 200 workers with 2,000 virtual nodes each.
     RingPick,
     /// Builds a ring of 1,000 workers with 2,000 virtual nodes each.
@@ -149,6 +172,18 @@ pub(crate) fn run(work: Work) -> Result<()> {
             files,
         } => disk::open(&config, &path, files)?,
         Work::PlainFile { file } => disk::plain(&file)?,
+        Work::FileSequential {
+            path,
+            cold,
+            readers,
+        } => files::sequential(&path, cold, readers)?,
+        Work::FileFolder {
+            folder,
+            cold,
+            threads,
+        } => files::folder(&folder, threads, cold)?,
+        Work::FileFirstBytes { folder } => files::first_bytes(&folder)?,
+        Work::FileFind { folder } => files::find(&folder)?,
         Work::RingPick => local::ring_pick(),
         Work::RingBuild => local::ring_build(),
     };

@@ -3,6 +3,7 @@
 mod disk;
 mod load;
 mod local;
+mod mount;
 mod store;
 mod worker;
 
@@ -37,6 +38,15 @@ const ROWS: &[Row] = &[
     ("memory-cache", local::memory),
     ("ring", local::ring),
     ("load-million", load::million),
+    ("mount-cached", mount::cached::large),
+    ("mount-cached-small", mount::cached::small),
+    ("mount-again", mount::cached::again),
+    ("mount-worker", mount::remote::worker),
+    ("mount-worker-small", mount::remote::worker_small),
+    ("mount-s3", mount::remote::store),
+    ("mount-first-byte", mount::remote::first_byte),
+    ("mount-find", mount::tree::find),
+    ("mount-idle", mount::tree::idle),
 ];
 
 /// Measures the rows that were asked for.

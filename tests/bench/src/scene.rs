@@ -35,6 +35,10 @@ pub(crate) const SMALL: (&str, u32, usize) = ("small", 5000, 100_000);
 pub(crate) const MANY: (&str, u32, u32, u64) = ("many", 1000, 1000, 1000);
 /// Very small files, more than a disk cache would hold on a busy day.
 pub(crate) const TINY: (&str, u32, usize) = ("tiny", 100_000, 1000);
+/// Small files of a folder, for the mount.
+pub(crate) const IMAGES: (&str, u32, usize) = ("images", 10_000, 100_000);
+/// Empty files in folders of a thousand, for the mount.
+pub(crate) const TREE: (&str, u32, u32) = ("tree", 16, 1000);
 /// The page size of all scenes.
 pub(crate) const PAGE_BYTES: u64 = 1 << 20;
 
@@ -91,7 +95,8 @@ impl Scene {
         self.data().join(name).to_string_lossy().into_owned()
     }
 
-    fn data(&self) -> PathBuf {
+    /// Where the files of the under-store lie.
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data").join(BUCKET)
     }
 
@@ -108,7 +113,11 @@ impl Scene {
             file.flush()?;
         }
         File::create(self.data().join(SPARSE.0))?.set_len(SPARSE.1)?;
-        let (name, count, length) = SMALL;
+        self.write_folder(SMALL)
+    }
+
+    fn write_folder(&self, (name, count, length): (&str, u32, usize)) -> Result<()> {
+        let mut random = SmallRng::seed_from_u64(2);
         fs::create_dir_all(self.data().join(name))?;
         let mut block = vec![0; length];
         for index in 0..count {
@@ -128,6 +137,37 @@ impl Scene {
             fs::write(folder.join(format!("{index:06}")), &block)?;
         }
         Ok(())
+    }
+
+    /// Writes the folder of many small files.
+    pub(crate) fn write_images(&self) -> Result<()> {
+        self.write_folder(IMAGES)
+    }
+
+    /// Writes the tree of empty files.
+    pub(crate) fn write_tree(&self) -> Result<()> {
+        let (name, folders, files) = TREE;
+        for folder in 0..folders {
+            let folder = self.data().join(name).join(format!("{folder:03}"));
+            fs::create_dir_all(&folder)?;
+            for file in 0..files {
+                fs::write(folder.join(format!("{file:05}")), "")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A manifest of the whole under-store.
+    pub(crate) fn manifest(&self) -> Result<String> {
+        let config = self.worker_config("manifest", "")?;
+        let file = self.at("manifest.bin");
+        let taken = Command::new(&self.product)
+            .args(["manifest", "create", "--config", &config, "--output", &file])
+            .output()?;
+        if !taken.status.success() {
+            anyhow::bail!("no manifest: {}", String::from_utf8_lossy(&taken.stderr));
+        }
+        Ok(file)
     }
 
     /// The embedded worker, with the `file:` under-store.

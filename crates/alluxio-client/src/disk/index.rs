@@ -8,14 +8,14 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use smallvec::SmallVec;
 
-use super::record::{FileKey, Record};
+use super::record::{FileKey, Proof, Record};
 
 /// What a file costs on the disk beside its pages' blocks: its inode.
 const FILE_OVERHEAD_BYTES: u64 = 4096;
 /// File systems give out space in blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
 /// What a file costs in memory: its entry, the map's spare room, and the allocation of its sums.
-const ENTRY_MEMORY_BYTES: u64 = 136;
+const ENTRY_MEMORY_BYTES: u64 = 168;
 /// A use is worth a record this often; the order of eviction is that exact after a restart.
 const USE_RECORD_EVERY_S: u64 = 600;
 /// Where a page is not here. A page whose sum is 0 by chance is never found, which is no harm.
@@ -35,6 +35,8 @@ pub(super) struct Index {
     disk_bytes: u64,
     memory_bytes: u64,
     live_records: u64,
+    /// Files that were handed out and are no longer to be read, until somebody asks for them.
+    departed: Vec<FileKey>,
 }
 
 /// One version of one file.
@@ -49,6 +51,16 @@ struct CachedFile {
     filled_s: u64,
     used_s: u64,
     recorded_use_s: u64,
+    proof: Option<Proof>,
+    /// Whether the data file was handed out: then it is not written any more.
+    is_lent: bool,
+}
+
+/// A file all of whose pages are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WholeEntry {
+    pub(super) length_bytes: u64,
+    pub(super) proof: Option<Proof>,
 }
 
 /// Where a page lies, and what it has to be.
@@ -129,7 +141,77 @@ impl Index {
                 }
             }
             Record::Removed { key } => self.remove(&key),
+            Record::Proven { key, proof } => self.prove(&key, proof),
         }
+    }
+
+    fn prove(&mut self, key: &FileKey, proof: Proof) {
+        if let Some(file) = self.files.get_mut(key).filter(|file| file.is_whole()) {
+            self.live_records += u64::from(file.proof.replace(proof).is_none());
+        }
+    }
+
+    /// Takes the place of another index whose lent files nobody follows any more.
+    pub(super) fn succeed(&mut self, mut old: Self) {
+        let lent = old.files.iter().filter(|(_, file)| file.is_lent);
+        self.departed.extend(lent.map(|(key, _)| *key));
+        self.departed.append(&mut old.departed);
+    }
+
+    /// The file, if all of it is here.
+    pub(super) fn whole(&self, key: &FileKey) -> Option<WholeEntry> {
+        let file = self.files.get(key).filter(|file| file.is_whole())?;
+        Some(WholeEntry {
+            length_bytes: file.length_bytes,
+            proof: file.proof,
+        })
+    }
+
+    /// Where each page of a whole file lies.
+    pub(super) fn slots(&self, key: &FileKey) -> Option<Vec<Slot>> {
+        let file = self.files.get(key).filter(|file| file.is_whole())?;
+        let slot = |(sum, index): (&u64, u64)| {
+            Some(Slot {
+                offset: index * file.page_size_bytes,
+                length: usize::try_from(file.page_length(index)?).ok()?,
+                sum: *sum,
+            })
+        };
+        file.sums.iter().zip(0..).map(slot).collect()
+    }
+
+    /// Notes that a whole file is handed out, which counts as a use; not if it has gone.
+    pub(super) fn lend(&mut self, key: &FileKey, now_s: u64) -> bool {
+        let Some(file) = self.files.get_mut(key).filter(|file| file.is_whole()) else {
+            return false;
+        };
+        file.is_lent = true;
+        file.used_s = file.used_s.max(now_s);
+        true
+    }
+
+    /// Whether the data file was handed out.
+    pub(super) fn is_lent(&self, key: &FileKey) -> bool {
+        self.files.get(key).is_some_and(|file| file.is_lent)
+    }
+
+    /// Whether any data file was handed out.
+    pub(super) fn lends(&self) -> bool {
+        self.files.values().any(|file| file.is_lent)
+    }
+
+    /// The files that were handed out and are to be given back, each told once.
+    pub(super) fn take_departed(&mut self) -> Vec<FileKey> {
+        std::mem::take(&mut self.departed)
+    }
+
+    /// How much of a file is here, 0 to 1.
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    pub(super) fn share(&self, key: &FileKey) -> f64 {
+        self.files.get(key).map_or(0.0, |file| {
+            let pages = file.length_bytes.div_ceil(file.page_size_bytes.max(1));
+            file.resident_pages as f64 / pages.max(1) as f64
+        })
     }
 
     fn add_page(&mut self, key: &FileKey, index: u64, sum: u64, at_s: u64) {
@@ -153,6 +235,7 @@ impl Index {
         self.memory_bytes += 8 * (file.sums.len() - before) as u64;
         if is_new && sum != ABSENT {
             let blocks = bytes.next_multiple_of(BLOCK_BYTES);
+            self.live_records -= u64::from(file.proof.take().is_some());
             file.resident_pages += 1;
             file.disk_bytes += blocks;
             self.disk_bytes += blocks;
@@ -164,7 +247,10 @@ impl Index {
         if let Some(file) = self.files.remove(key) {
             self.disk_bytes -= file.disk_bytes;
             self.memory_bytes -= file.memory_bytes();
-            self.live_records -= 1 + file.resident_pages;
+            self.live_records -= 1 + file.resident_pages + u64::from(file.proof.is_some());
+            if file.is_lent {
+                self.departed.push(*key);
+            }
         }
     }
 
@@ -211,6 +297,10 @@ impl Index {
             return false;
         };
         *slot = ABSENT;
+        self.live_records -= u64::from(file.proof.take().is_some());
+        if file.is_lent {
+            self.departed.push(*key);
+        }
         let blocks = bytes.next_multiple_of(BLOCK_BYTES);
         file.resident_pages -= 1;
         file.disk_bytes -= blocks;
@@ -312,6 +402,9 @@ impl Index {
                 let at_s = file.used_s;
                 records.push(Record::Used { key, at_s });
             }
+            if let Some(proof) = file.proof {
+                records.push(Record::Proven { key, proof });
+            }
         }
         records
     }
@@ -328,7 +421,14 @@ impl CachedFile {
             filled_s: at_s,
             used_s: at_s,
             recorded_use_s: at_s,
+            proof: None,
+            is_lent: false,
         }
+    }
+
+    fn is_whole(&self) -> bool {
+        let pages = self.length_bytes.div_ceil(self.page_size_bytes.max(1));
+        self.length_bytes > 0 && self.resident_pages == pages
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -344,123 +444,4 @@ impl CachedFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PAGE: u64 = 1 << 20;
-
-    fn key(name: u8) -> FileKey {
-        FileKey([name; 16])
-    }
-
-    /// An index of files of `pages` pages each, every one filled at the second of its name.
-    fn index(names: impl IntoIterator<Item = u8>, pages: u64) -> Index {
-        let mut index = Index::default();
-        for name in names {
-            let (key, at_s) = (key(name), u64::from(name));
-            index.apply(&Record::File {
-                key,
-                page_size_bytes: PAGE,
-                length_bytes: pages * PAGE,
-                at_s,
-            });
-            for page in 0..pages {
-                index.apply(&Record::Page {
-                    key,
-                    index: page,
-                    sum: 1 + page,
-                    at_s,
-                });
-            }
-        }
-        index
-    }
-
-    fn marks(high: u64, low: u64) -> Marks {
-        Marks {
-            high_disk: high,
-            low_disk: low,
-            high_memory: u64::MAX,
-            low_memory: u64::MAX,
-        }
-    }
-
-    #[test]
-    fn the_least_recently_used_files_leave_until_the_low_mark() {
-        let mut index = index(1..=4, 1);
-        let each = PAGE + FILE_OVERHEAD_BYTES;
-        assert_eq!(index.disk_bytes(), 4 * each);
-        assert!(index.over_marks(&marks(4 * each, 0)).is_empty());
-        assert!(index.slot(&key(1), 0, 100).is_some());
-        let leaving = index.over_marks(&marks(4 * each - 1, 2 * each));
-        assert_eq!(leaving, [key(2), key(3)]);
-    }
-
-    #[test]
-    fn the_index_itself_is_bounded() {
-        let index = index(1..=10, 1);
-        let marks = Marks {
-            high_disk: u64::MAX,
-            low_disk: u64::MAX,
-            high_memory: 9 * (ENTRY_MEMORY_BYTES + 8),
-            low_memory: 8 * (ENTRY_MEMORY_BYTES + 8),
-        };
-        assert_eq!(index.over_marks(&marks), [key(1), key(2)]);
-    }
-
-    #[test]
-    fn what_records_say_is_what_is_here() {
-        let mut index = index([1, 2, 3], 3);
-        index.apply(&Record::Removed { key: key(2) });
-        assert!(index.forget_page(&key(3), 1, 2));
-        index.slot(&key(1), 0, 5000);
-        let mut again = Index::default();
-        for record in index.records() {
-            again.apply(&record);
-        }
-        assert_eq!(again.len(), 2);
-        assert_eq!(again.disk_bytes(), index.disk_bytes());
-        assert_eq!(again.live_records(), index.live_records());
-        assert!(again.has(&key(3), 2) && !again.has(&key(3), 1) && !again.has(&key(2), 0));
-        assert_eq!(again.oldest(1, 0), [key(3)]);
-    }
-
-    #[test]
-    fn pages_behind_the_end_of_a_file_are_not_believed() {
-        let mut index = index([1], 2);
-        index.apply(&Record::Page {
-            key: key(1),
-            index: 2,
-            sum: 5,
-            at_s: 1,
-        });
-        index.apply(&Record::Page {
-            key: key(1),
-            index: u64::MAX >> 8,
-            sum: 5,
-            at_s: 1,
-        });
-        assert!(!index.has(&key(1), 2));
-        assert_eq!(index.memory_bytes, ENTRY_MEMORY_BYTES + 16);
-    }
-
-    #[test]
-    fn a_page_that_was_written_anew_is_not_forgotten() {
-        let mut index = index([1], 1);
-        assert!(!index.forget_page(&key(1), 0, 99));
-        assert!(index.has(&key(1), 0));
-        assert!(index.forget_page(&key(1), 0, 1));
-        assert!(!index.has(&key(1), 0));
-        assert_eq!(index.disk_bytes(), FILE_OVERHEAD_BYTES);
-    }
-
-    #[test]
-    fn a_use_is_recorded_now_and_then() {
-        let mut index = index([1], 1);
-        index.slot(&key(1), 0, 100);
-        assert!(index.take_uses().is_empty());
-        index.slot(&key(1), 0, 1 + USE_RECORD_EVERY_S);
-        assert_eq!(index.take_uses().len(), 1);
-        assert!(index.take_uses().is_empty());
-    }
-}
+mod tests;

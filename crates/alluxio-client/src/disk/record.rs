@@ -3,14 +3,14 @@
 //! All records have one length, so a damaged one is stepped over and the next is read; the last
 //! record of a key wins. Little endian throughout:
 //!
-//! | bytes | `File` | `Page` | `Used` | `Removed` |
-//! |---|---|---|---|---|
-//! | 0–15 | key | key | key | key |
-//! | 16–22 | page size | index | 0 | 0 |
-//! | 23 | 1 | 2 | 3 | 4 |
-//! | 24–31 | length | XXH3 of the page | 0 | 0 |
-//! | 32–39 | seconds since 1970 | the same | the same | 0 |
-//! | 40–47 | XXH3 of bytes 0–39 | the same | the same | the same |
+//! | bytes | `File` | `Page` | `Used` | `Removed` | `Proven` |
+//! |---|---|---|---|---|---|
+//! | 0–15 | key | key | key | key | key |
+//! | 16–22 | page size | index | 0 | 0 | the boot |
+//! | 23 | 1 | 2 | 3 | 4 | 5 |
+//! | 24–31 | length | XXH3 of the page | 0 | 0 | the data file's change time |
+//! | 32–39 | seconds since 1970 | the same | the same | 0 | 0 |
+//! | 40–47 | XXH3 of bytes 0–39 | the same | the same | the same | the same |
 
 use sha2::{Digest, Sha256};
 use twox_hash::XxHash3_64;
@@ -54,6 +54,21 @@ pub(super) enum Record {
     Used { key: FileKey, at_s: u64 },
     /// Its data file is gone.
     Removed { key: FileKey },
+    /// All of it is there, and every page was compared.
+    Proven { key: FileKey, proof: Proof },
+}
+
+/// When every page of a data file was compared with its checksum.
+///
+/// It holds as long as nobody changed the file, which its change time tells, and as long as the
+/// machine was not started anew: until then what was compared is what is read, by way of the page
+/// cache or of a disk that got it from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Proof {
+    /// 56 bits that stand for this start of the machine.
+    pub(super) boot: u64,
+    /// The data file's change time in nanoseconds since 1970.
+    pub(super) changed_ns: u64,
 }
 
 impl FileKey {
@@ -94,6 +109,7 @@ impl Record {
             } => (key, 2, index, sum, at_s),
             Self::Used { key, at_s } => (key, 3, 0, 0, at_s),
             Self::Removed { key } => (key, 4, 0, 0, 0),
+            Self::Proven { key, proof } => (key, 5, proof.boot, proof.changed_ns, 0),
         };
         let mut bytes = [0; RECORD_BYTES];
         bytes[..16].copy_from_slice(&key.0);
@@ -134,6 +150,13 @@ impl Record {
             }),
             3 => Some(Self::Used { key, at_s }),
             4 => Some(Self::Removed { key }),
+            5 => Some(Self::Proven {
+                key,
+                proof: Proof {
+                    boot: small,
+                    changed_ns: word(24),
+                },
+            }),
             _ => None,
         }
     }
@@ -145,7 +168,7 @@ mod tests {
 
     const KEY: FileKey = FileKey([7; 16]);
 
-    fn all() -> [Record; 4] {
+    fn all() -> [Record; 5] {
         [
             Record::File {
                 key: KEY,
@@ -161,6 +184,13 @@ mod tests {
             },
             Record::Used { key: KEY, at_s: 3 },
             Record::Removed { key: KEY },
+            Record::Proven {
+                key: KEY,
+                proof: Proof {
+                    boot: (1 << KIND_SHIFT) - 1,
+                    changed_ns: u64::MAX,
+                },
+            },
         ]
     }
 

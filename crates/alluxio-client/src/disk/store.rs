@@ -19,11 +19,12 @@ use std::sync::Arc;
 use alluxio_ufs::{Buffers, PageBuffer};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::files::Files;
 use super::index::{Index, Marks};
 use super::log::Log;
-use super::record::{FileKey, Record, sum_of};
+use super::record::{FileKey, Proof, Record, sum_of};
 use crate::source::OpenedFile;
 
 /// Free space is looked up after so many bytes written, not for each page.
@@ -34,6 +35,8 @@ pub(super) struct Shelf {
     dir: PathBuf,
     buffers: Buffers,
     pub(super) index: Mutex<Index>,
+    /// Told when a file that was handed out may have departed.
+    pub(super) departures: Notify,
 }
 
 /// A file of the cache, opened at the first page that is read of it.
@@ -78,6 +81,8 @@ pub(super) struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Kept,
+    /// Kept, and with it all of the file is here.
+    Whole(FileKey),
     /// It was here already.
     Known,
     /// It is larger than the cache, or its file has too many pages for the index.
@@ -90,6 +95,7 @@ impl Shelf {
             dir,
             buffers,
             index: Mutex::default(),
+            departures: Notify::new(),
         }
     }
 
@@ -135,8 +141,15 @@ impl Shelf {
             Err(error) => Look::Failed(error),
         };
         // A page that was evicted and written anew meanwhile is not corrupt.
-        let was_the_one = self.index.lock().forget_page(&file.key, index, slot.sum);
+        let was_the_one = self.forget_page(&file.key, index, slot.sum);
         if was_the_one { found } else { Look::Absent }
+    }
+
+    /// Takes a page that is not what it was off the index; whether it was still the one.
+    pub(super) fn forget_page(&self, key: &FileKey, index: u64, sum: u64) -> bool {
+        let was_the_one = self.index.lock().forget_page(key, index, sum);
+        self.departures.notify_one();
+        was_the_one
     }
 }
 
@@ -194,13 +207,18 @@ impl Store {
         if page.len() as u64 > marks.low_disk || sums_bytes > marks.low_memory {
             return Ok(Put::TooLarge);
         }
-        let (is_known, has_page) = {
+        let (has_page, is_lent) = {
             let entries = self.shelf.index.lock();
-            (entries.knows(&key), entries.has(&key, index))
+            (entries.has(&key, index), entries.is_lent(&key))
         };
         if has_page {
             return Ok(Put::Known);
         }
+        // Others read the data file past us: it is made anew and never mended in its place.
+        if is_lent {
+            self.evict(&[key])?;
+        }
+        let is_known = self.shelf.index.lock().knows(&key);
         self.look_at_space(page.len() as u64)?;
         if !is_known {
             self.record(&Record::File {
@@ -221,7 +239,18 @@ impl Store {
         })?;
         let leaving = self.shelf.index.lock().over_marks(&marks);
         self.evict(&leaving)?;
-        Ok(Put::Kept)
+        let is_whole = self.shelf.index.lock().whole(&key).is_some();
+        Ok(if is_whole { Put::Whole(key) } else { Put::Kept })
+    }
+
+    /// Records that a file was compared, unless it has gone since.
+    pub(super) fn proven(&mut self, key: FileKey, proof: Proof) -> io::Result<()> {
+        let is_here = self.shelf.index.lock().whole(&key).is_some();
+        if !is_here {
+            return Ok(());
+        }
+        self.log
+            .append(&*self.files, &Record::Proven { key, proof })
     }
 
     /// Removes a file that is of no use any more.
@@ -308,6 +337,9 @@ impl Store {
     fn record(&mut self, record: &Record) -> io::Result<()> {
         self.log.append(&*self.files, record)?;
         self.shelf.index.lock().apply(record);
+        if matches!(record, Record::Removed { .. }) {
+            self.shelf.departures.notify_one();
+        }
         Ok(())
     }
 

@@ -292,3 +292,104 @@ async fn a_version_that_was_written_over_gives_its_room_back() {
     assert_eq!(again.read(&old, 0).await, None);
     assert_eq!(again.read(&other, 0).await, Some(page(0)));
 }
+
+fn keep_all(cache: &DiskCache, file: &Arc<OpenedFile>) {
+    for index in 0..8 {
+        cache.keep(file, index, &page(index));
+    }
+}
+
+fn content(file: &File) -> Vec<u8> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; 8 * PAGE];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn whole_content() -> Vec<u8> {
+    (0..8).flat_map(page).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_handed_out_when_its_last_page_is_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path()).await;
+    let file = file("a", "etag:1");
+    for index in (0..8).rev() {
+        assert!(cache.whole(&file).await.is_none());
+        cache.keep(&file, index, &page(index));
+        cache.flush().await;
+    }
+    let whole = cache.whole(&file).await.unwrap();
+    assert_eq!(content(&whole.file), whole_content());
+    assert_eq!(whole.file.metadata().unwrap().len(), 8 * PAGE as u64);
+    assert!((cache.share(&file) - 1.0).abs() < 1e-9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proof_outlives_the_process_and_not_a_change_of_the_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path()).await;
+    let (file, key) = (file("a", "etag:1"), FileKey::of(&file("a", "etag:1")));
+    keep_all(&cache, &file);
+    cache.flush().await;
+    assert!(cache.whole(&file).await.is_some());
+    let path = cache.inner.shelf.data_path(&key);
+    drop(cache);
+    let cache = open_as_writer(dir.path()).await;
+    let proof = |cache: &DiskCache| cache.inner.shelf.index.lock().whole(&key).unwrap().proof;
+    assert!(proof(&cache).is_some());
+    assert!(cache.whole(&file).await.is_some());
+    drop(cache);
+
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[3 * PAGE + 5] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let cache = open_as_writer(dir.path()).await;
+    assert!(cache.whole(&file).await.is_none());
+    assert!(!cache.has(&file, 3) && cache.has(&file, 4));
+    assert_eq!(cache.inner.metrics.corrupt.get(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_handed_out_is_made_anew_and_never_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = open(dir.path()).await;
+    let (file, key) = (file("a", "etag:1"), FileKey::of(&file("a", "etag:1")));
+    keep_all(&cache, &file);
+    cache.flush().await;
+    let whole = cache.whole(&file).await.unwrap();
+    let mut bytes = std::fs::read(cache.inner.shelf.data_path(&key)).unwrap();
+    bytes[0] ^= 1;
+    std::fs::write(cache.inner.shelf.data_path(&key), &bytes).unwrap();
+    assert_eq!(cache.read(&file, 0).await, None);
+    assert_eq!(cache.departed().await, [whole.key]);
+    keep_all(&cache, &file);
+    cache.flush().await;
+    keep_all(&cache, &file);
+    cache.flush().await;
+    let anew = cache.whole(&file).await.unwrap();
+    assert_eq!(content(&anew.file), whole_content());
+    assert_eq!(content(&whole.file), bytes);
+    assert_eq!(whole.file.metadata().unwrap().nlink(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_file_departs_and_can_be_read_by_whom_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = DiskCacheConfig {
+        capacity_bytes: 12 * PAGE as u64,
+        ..config(dir.path())
+    };
+    let cache = DiskCache::open(&config, &root(), MEMORY, buffers(), &Registry::new())
+        .await
+        .unwrap();
+    let (first, second) = (file("a", "etag:1"), file("b", "etag:1"));
+    keep_all(&cache, &first);
+    cache.flush().await;
+    let whole = cache.whole(&first).await.unwrap();
+    keep_all(&cache, &second);
+    assert_eq!(cache.departed().await, [whole.key]);
+    assert_eq!(content(&whole.file), whole_content());
+    assert!(cache.whole(&first).await.is_none());
+}

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::metrics::{DiskMetrics, Fill};
-use super::record::FileKey;
+use super::record::{FileKey, Proof};
 use super::store::{Put, Shelf, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::OpenedFile;
@@ -43,14 +43,19 @@ enum Command {
         _permit: OwnedSemaphorePermit,
     },
     Remove(FileKey),
+    Proven(FileKey, Proof),
     Flush(oneshot::Sender<()>),
 }
+
+/// Told of each file that has come to lie here whole.
+pub(super) type OnWhole = Box<dyn Fn(FileKey) + Send>;
 
 /// The thread's own.
 struct Work {
     store: Store,
     shelf: Arc<Shelf>,
     metrics: Arc<DiskMetrics>,
+    on_whole: OnWhole,
     paused_until: Option<Instant>,
     /// The lock goes when the thread does.
     _lock: std::fs::File,
@@ -71,12 +76,14 @@ impl Writer {
         lock: std::fs::File,
         queue_bytes: u64,
         metrics: Arc<DiskMetrics>,
+        on_whole: OnWhole,
     ) -> Result<Self> {
         let (queue, commands) = sync_channel(QUEUE_PAGES);
         let mut work = Work {
             store,
             shelf,
             metrics: Arc::clone(&metrics),
+            on_whole,
             paused_until: None,
             _lock: lock,
         };
@@ -121,6 +128,11 @@ impl Writer {
         let _full = self.queue.try_send(Command::Remove(key));
     }
 
+    /// Gives a proof to be recorded, if there is room in the queue: else the next process finds it.
+    pub(super) fn proven(&self, key: FileKey, proof: Proof) {
+        let _unrecorded = self.queue.try_send(Command::Proven(key, proof));
+    }
+
     /// Waits until all that was given before is kept or refused.
     pub(super) async fn flush(&self) {
         let (done, told) = oneshot::channel();
@@ -151,6 +163,11 @@ impl Work {
                     file, index, page, ..
                 }) => self.keep(&file, index, &page),
                 Ok(Command::Remove(key)) => self.remove(&key),
+                Ok(Command::Proven(key, proof)) => {
+                    if let Err(error) = self.store.proven(key, proof) {
+                        self.pause(&error);
+                    }
+                }
                 Ok(Command::Flush(done)) => {
                     let _ = done.send(());
                 }
@@ -188,6 +205,10 @@ impl Work {
                 self.resume();
                 self.metrics.fill(match put {
                     Put::Kept => Fill::Kept,
+                    Put::Whole(key) => {
+                        (self.on_whole)(key);
+                        Fill::Kept
+                    }
                     Put::Known => Fill::Known,
                     Put::TooLarge => Fill::TooLarge,
                 });
@@ -317,6 +338,7 @@ mod tests {
             store: Store::open(Arc::clone(&shelf), files, 0, limits).unwrap(),
             shelf,
             metrics: Arc::new(DiskMetrics::register(&Registry::new()).unwrap()),
+            on_whole: Box::new(|_| ()),
             paused_until: None,
             _lock: tempfile::tempfile().unwrap(),
         }

@@ -146,6 +146,7 @@ fn file_system(
     FileSystem::new(
         MemoryTree(Arc::clone(files)),
         inodes,
+        Ways::without_broker(),
         MountOptions::default(),
     )
 }
@@ -158,7 +159,7 @@ impl Mounted {
             inode,
             operation,
         };
-        let answer = pin!(self.fs.serve(request));
+        let answer = pin!(self.fs.serve(request, false));
         match answer.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => answer,
             Poll::Pending => panic!("waits although all is in memory"),
@@ -167,7 +168,7 @@ impl Mounted {
 
     fn body(&self, inode: u64, operation: Operation) -> Vec<u8> {
         match self.ask(inode, operation).unwrap() {
-            Reply::Bytes(bytes) => bytes,
+            Reply::Bytes(bytes) | Reply::Opened { body: bytes, .. } => bytes,
             Reply::Chunks(chunks) => chunks.concat(),
         }
     }
@@ -180,18 +181,19 @@ impl Mounted {
     /// Opens a file: its handle.
     fn open(&self, inode: u64) -> Result<u64, Errno> {
         let reply = self.ask(inode, Operation::Open { flags: 0 })?;
-        let Reply::Bytes(bytes) = reply else {
+        let Reply::Opened { handle, body } = reply else {
             panic!("no structure");
         };
-        assert_eq!(bytes[8] & 2, 2, "pages are kept");
-        Ok(u64_at(&bytes, 0))
+        assert_eq!(u64_at(&body, 0), handle);
+        assert_eq!(body[8] & 2, 2, "pages are kept");
+        Ok(handle)
     }
 
     /// The size that the kernel is told of an inode.
     fn size(&self, inode: u64) -> Result<u64, Errno> {
         match self.ask(inode, Operation::Getattr)? {
             Reply::Bytes(bytes) => Ok(u64_at(&bytes, 16 + 8)),
-            Reply::Chunks(_) => panic!("no structure"),
+            _ => panic!("no structure"),
         }
     }
 
@@ -200,7 +202,7 @@ impl Mounted {
         self.ask(inode, Operation::Read(all))
             .map(|reply| match reply {
                 Reply::Chunks(chunks) => String::from_utf8(chunks.concat()).unwrap(),
-                Reply::Bytes(_) => panic!("no content"),
+                _ => panic!("no content"),
             })
     }
 

@@ -7,6 +7,13 @@ use std::time::Duration;
 
 use super::{NAME_MAX_BYTES, OUT_HEADER_BYTES};
 
+/// `FUSE_PASSTHROUGH`: reads of an opening may go to a registered file.
+const PASSTHROUGH: u64 = 1 << 37;
+
+/// How deep file systems may be stacked below a registered file: it lies on a disk's. At 2 it could
+/// lie on an overlay, but then no overlay could lie on the mount.
+const MAX_STACK_DEPTH: u32 = 1;
+
 /// `FUSE_INIT_EXT`: the flags have a second half.
 pub(super) const INIT_EXT: u32 = 1 << 30;
 
@@ -44,6 +51,8 @@ pub(crate) struct Init {
 pub(crate) struct OpenFlags {
     /// The kernel may keep the pages that it has of the file.
     pub(crate) keep_cache: bool,
+    /// The registered file that the kernel reads in place of asking.
+    pub(crate) backing_id: Option<u32>,
 }
 
 /// What `stat` shows of an inode.
@@ -88,6 +97,7 @@ impl Init {
     /// ASYNC_READ and PARALLEL_DIROPS: several requests on one inode at a time. BIG_WRITES is how
     /// kernels before 7.28 allow large messages at all; MAX_PAGES allows 1 MiB of READ.
     /// DO_READDIRPLUS with AUTO: attributes with the listing where they are wanted.
+    /// PASSTHROUGH: the kernel may read files of the disk cache by itself.
     /// Not AUTO_INVAL_DATA, which asks for attributes while a file is read: an inode is one version
     /// of a file here, so its pages never have to go.
     pub(crate) fn negotiate(kernel_minor: u32, offered: u64, max_read_bytes: u32) -> Self {
@@ -103,6 +113,7 @@ impl Init {
             | READDIRPLUS_AUTO
             | PARALLEL_DIROPS
             | MAX_PAGES
+            | PASSTHROUGH
             | u64::from(INIT_EXT);
         Self {
             minor: kernel_minor.min(PROTOCOL_MINOR),
@@ -110,6 +121,11 @@ impl Init {
             max_read_bytes,
             max_background: 64,
         }
+    }
+
+    /// Whether reads may go to registered files.
+    pub(crate) fn has_passthrough(&self) -> bool {
+        self.flags & PASSTHROUGH != 0
     }
 }
 
@@ -140,8 +156,13 @@ pub(crate) fn init(init: &Init) -> Vec<u8> {
     body.u16(congestion_threshold).u32(MAX_WRITE_BYTES);
     // Times have a granularity of a nanosecond; no DAX alignment.
     body.u32(1).u16(max_pages).u16(0);
-    // Flags, no stacking depth, no request timeout, reserved words.
-    body.u32(high).u32(0).zeros(24);
+    // Flags, stacking depth, no request timeout, reserved words.
+    let depth = if init.has_passthrough() {
+        MAX_STACK_DEPTH
+    } else {
+        0
+    };
+    body.u32(high).u32(depth).zeros(24);
     body.0
 }
 
@@ -172,9 +193,12 @@ pub(crate) fn negative_entry(ttl: Duration) -> Vec<u8> {
 pub(crate) fn opened(handle: u64, flags: OpenFlags) -> Vec<u8> {
     const KEEP_CACHE: u32 = 1 << 1;
     const NOFLUSH: u32 = 1 << 5;
+    const PASSTHROUGH: u32 = 1 << 7;
     let keep = if flags.keep_cache { KEEP_CACHE } else { 0 };
+    let passthrough = flags.backing_id.map_or(0, |_| PASSTHROUGH);
     let mut body = Body::with_capacity(16);
-    body.u64(handle).u32(NOFLUSH | keep).u32(0);
+    body.u64(handle).u32(NOFLUSH | keep | passthrough);
+    body.u32(flags.backing_id.unwrap_or_default());
     body.0
 }
 
@@ -186,6 +210,20 @@ pub(crate) fn statfs() -> Vec<u8> {
     body.u32(PREFERRED_BLOCK_BYTES).u32(NAME_MAX_BYTES);
     body.u32(PREFERRED_BLOCK_BYTES).zeros(28);
     body.0
+}
+
+/// A notification that an entry of a directory is not what it was: `struct
+/// fuse_notify_inval_entry_out`, after a header that answers no request.
+pub(crate) fn invalid_entry(parent: u64, name: &str) -> Vec<u8> {
+    const INVAL_ENTRY: i32 = 3;
+    let mut body = Body::with_capacity(16 + name.len() + 1);
+    body.u64(parent).length(name.len()).u32(0);
+    body.0.extend_from_slice(name.as_bytes());
+    body.zeros(1);
+    // Where an answer has a negative error number, a notification has its positive code.
+    let mut message = header(0, -INVAL_ENTRY, body.0.len()).to_vec();
+    message.append(&mut body.0);
+    message
 }
 
 /// `struct fuse_getxattr_out`.

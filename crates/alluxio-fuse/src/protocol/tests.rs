@@ -141,9 +141,27 @@ fn answers_have_the_sizes_of_the_header_file() {
     assert_eq!(entry(&file(2, 1), TTL).len(), 128);
     assert_eq!(negative_entry(TTL).len(), 128);
     assert_eq!(attributes(&file(2, 1), TTL).len(), 104);
-    assert_eq!(opened(1, OpenFlags { keep_cache: true }).len(), 16);
+    let kept = OpenFlags {
+        keep_cache: true,
+        backing_id: None,
+    };
+    assert_eq!(opened(1, kept)[8..], [0x22, 0, 0, 0, 0, 0, 0, 0]);
+    let backed = OpenFlags {
+        keep_cache: false,
+        backing_id: Some(7),
+    };
+    assert_eq!(opened(1, backed)[8..], [0xa0, 0, 0, 0, 7, 0, 0, 0]);
     assert_eq!(statfs().len(), 80);
     assert_eq!(xattr_size(3).len(), 8);
+}
+
+#[test]
+fn a_notification_names_the_entry_and_answers_nothing() {
+    let message = invalid_entry(7, "ab");
+    assert_eq!(u32_at(&message, 0) as usize, message.len());
+    assert_eq!((u32_at(&message, 4), u64_at(&message, 8)), (3, 0));
+    assert_eq!((u64_at(&message, 16), u32_at(&message, 24)), (7, 2));
+    assert_eq!(&message[32..], b"ab\0");
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(super) struct Connection {
     pub(super) device: OwnedFd,
     /// The device number of the mount, `major:minor`.
     pub(super) device_number: String,
+    /// Whether reads may go to registered files.
+    pub(super) has_passthrough: bool,
 }
 
 /// Mounts and initialises; on failure nothing stays mounted.
@@ -52,14 +54,15 @@ pub(super) fn establish(
         source,
     })?;
     initialise(&device)
-        .and_then(|()| find(mountpoint))
-        .and_then(|found| found.ok_or_else(|| io::Error::other("the mount cannot be found")))
-        .map(|mount| {
+        .and_then(|agreed| Ok((agreed, find(mountpoint)?)))
+        .and_then(|(agreed, found)| {
+            let mount = found.ok_or_else(|| io::Error::other("the mount cannot be found"))?;
             raise_read_ahead(&mount.device_number);
-            Connection {
+            Ok(Connection {
                 device: device.into(),
                 device_number: mount.device_number,
-            }
+                has_passthrough: agreed.has_passthrough(),
+            })
         })
         .map_err(|source| {
             // It was ours a moment ago, and what matters is the first error.
@@ -87,7 +90,7 @@ fn mount(device: &File, mountpoint: &Path, options: &MountOptions) -> io::Result
 }
 
 /// Takes INIT and answers it. The kernel sends it with the mount, so this does not wait long.
-fn initialise(mut device: &File) -> io::Result<()> {
+fn initialise(mut device: &File) -> io::Result<Init> {
     let mut buffer = vec![0; INIT_BUFFER_BYTES];
     let length = device.read(&mut buffer)?;
     let request = protocol::decode(&buffer[..length]).map_err(io::Error::other)?;
@@ -106,7 +109,7 @@ fn initialise(mut device: &File) -> io::Result<()> {
     // One call is one message: the kernel takes all of it or says what is wrong.
     let _whole = device.write_vectored(&answer)?;
     tracing::debug!(kernel_minor = minor, ?agreed, "FUSE connection initialised");
-    Ok(())
+    Ok(agreed)
 }
 
 /// Raises the mount's read-ahead. Without it all works, only slower.

@@ -305,6 +305,34 @@ pub(crate) fn the_client_serves_a_dataset_of_local_files() {
     ends_cleanly(&sample, &mount);
 }
 
+pub(crate) fn a_change_that_a_read_meets_is_seen_at_once() {
+    let sample = Sample::with_files();
+    let mut request = sample.request();
+    request.config_yaml = format!(
+        "ufs: {{uri: \"file://{}\"}}\nclient: {{metadata_ttl_seconds: 3600, readahead: \
+         {{max_window: 0}}}}",
+        sample.tree().display()
+    );
+    let mount = Mount::start(request, shared(this_program_with_client())).unwrap();
+    let path = sample.mountpoint().join("large.bin");
+    let file = File::open(&path).unwrap();
+    let mut start = [0; 4096];
+    file.read_exact_at(&mut start, 0).unwrap();
+    let beside = sample.tree().join("beside");
+    fs::write(&beside, vec![7; 1 << 20]).unwrap();
+    fs::rename(&beside, sample.tree().join("large.bin")).unwrap();
+    // Names are believed for an hour.
+    assert_eq!(fs::metadata(&path).unwrap().len(), 12 << 20);
+    let stale = file.read_at(&mut start, 9 << 20).unwrap_err();
+    assert_eq!(stale.raw_os_error(), Some(libc::ESTALE));
+    wait_until("the change is seen", || {
+        fs::metadata(&path).unwrap().len() == 1 << 20
+    });
+    assert_eq!(fs::read(&path).unwrap(), vec![7; 1 << 20]);
+    drop(file);
+    ends_cleanly(&sample, &mount);
+}
+
 pub(crate) fn a_dataset_that_is_not_there_is_named() {
     let sample = Sample::new();
     let mut request = sample.request();
@@ -367,12 +395,13 @@ pub(crate) fn metrics_are_told_on_a_socket() {
     let mount = Mount::start(request, shared(spawner)).unwrap();
     fs::read(sample.mountpoint().join("one byte")).unwrap();
     let mut text = String::new();
-    let mut connection = UnixStream::connect(socket).unwrap();
-    connection.read_to_string(&mut text).unwrap();
-    assert!(
-        text.contains("alluxio_fuse_requests_total{op=\"read\"} 1"),
-        "{text}"
-    );
+    // A request is counted a moment after its answer.
+    wait_until("the read is counted", || {
+        text.clear();
+        let mut connection = UnixStream::connect(&socket).unwrap();
+        connection.read_to_string(&mut text).unwrap();
+        text.contains("alluxio_fuse_requests_total{op=\"read\"} 1")
+    });
     assert!(text.contains("alluxio_fuse_daemon_restarts 0"), "{text}");
     ends_cleanly(&sample, &mount);
 }

@@ -19,6 +19,7 @@
 mod chaos;
 mod checks;
 mod local_tree;
+mod passing;
 mod sample;
 mod stress;
 mod takeover;
@@ -30,7 +31,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 21] = [
+const CHECKS: [(&str, fn()); 32] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -70,6 +71,10 @@ const CHECKS: [(&str, fn()); 21] = [
     (
         "the_client_serves_a_dataset_of_local_files",
         checks::the_client_serves_a_dataset_of_local_files,
+    ),
+    (
+        "a_change_that_a_read_meets_is_seen_at_once",
+        checks::a_change_that_a_read_meets_is_seen_at_once,
     ),
     (
         "a_dataset_that_is_not_there_is_named",
@@ -114,6 +119,46 @@ const CHECKS: [(&str, fn()); 21] = [
     (
         "nothing_is_left_after_stress",
         stress::nothing_is_left_after_stress,
+    ),
+    (
+        "a_wholly_cached_file_is_read_past_the_daemon",
+        passing::a_wholly_cached_file_is_read_past_the_daemon,
+    ),
+    (
+        "a_file_that_is_open_keeps_its_way_and_no_reader_sees_an_error",
+        passing::a_file_that_is_open_keeps_its_way_and_no_reader_sees_an_error,
+    ),
+    (
+        "a_passed_file_is_read_on_while_no_daemon_lives",
+        passing::a_passed_file_is_read_on_while_no_daemon_lives,
+    ),
+    (
+        "readers_of_cached_files_do_not_notice_killed_daemons",
+        passing::readers_of_cached_files_do_not_notice_killed_daemons,
+    ),
+    (
+        "an_agents_daemons_pass_files_through_too",
+        passing::an_agents_daemons_pass_files_through_too,
+    ),
+    (
+        "a_new_mount_passes_through_what_an_earlier_one_cached",
+        passing::a_new_mount_passes_through_what_an_earlier_one_cached,
+    ),
+    (
+        "a_damaged_cache_file_is_never_passed_through",
+        passing::a_damaged_cache_file_is_never_passed_through,
+    ),
+    (
+        "what_was_evicted_is_read_on_by_who_has_it_open",
+        passing::what_was_evicted_is_read_on_by_who_has_it_open,
+    ),
+    (
+        "without_a_disk_cache_nothing_is_tried",
+        passing::without_a_disk_cache_nothing_is_tried,
+    ),
+    (
+        "the_document_names_each_of_these_checks",
+        passing::the_document_names_each_of_these_checks,
     ),
 ];
 

@@ -1,0 +1,318 @@
+//! Who reads a file for an application: the kernel by itself, or the daemon.
+//!
+//! A file that lies whole in the disk cache is opened in passthrough: the kernel reads the cache's
+//! file and nobody copies. Any other is read through the daemon, and the kernel keeps its pages.
+//! While an inode is open in one of the ways, the kernel refuses the other with EIO, so the way is
+//! chosen when nobody has it open and stays until the last one closes it (a mapping counts until it
+//! is gone). A file that becomes whole while it is open is passed through from then on; what the
+//! kernel has kept of it by then is as fast.
+//!
+//! Opening with FOPEN_DIRECT_IO would let openings switch while others go on, but not safely: the
+//! first shared mapping of such a file makes a passthrough open fail, the other way round the
+//! mapping fails, and the daemon sees neither.
+//!
+//! Registered files are kept from one opening to the next, the least recently opened leaving first.
+//! A registered file holds its blocks on the disk even when the cache has removed it, so what departs
+//! from the cache is given back here: at once, or with the last close.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+
+use alluxio_client::{CacheKey, WholeFile};
+use parking_lot::Mutex;
+
+use crate::backing::{self, TRIAL_INODE};
+use crate::broker::Broker;
+use crate::metrics::OpenMetrics;
+use crate::opens::{Entry, Opens};
+
+/// Registered files that nobody has open. Each holds an inode and an open file in the kernel, about
+/// 2 KiB; an epoch over as many small files finds all of them again.
+const MAX_KEPT: usize = 16_384;
+
+/// Inodes share this many locks: few openings meet in one.
+const LOCKS: usize = 64;
+
+/// Files that an opening may take off the registered ones: more than it adds, and a short time.
+const MOST_TRIMMED: usize = 4;
+
+/// How an opening is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Through the daemon.
+    Daemon,
+    /// By the kernel, from this registered file.
+    Backed(u32),
+}
+
+/// Chooses the way of each opening.
+pub(crate) struct Ways {
+    opens: Opens,
+    broker: Broker,
+    /// Whether files can be registered at all.
+    is_on: bool,
+    locks: [Mutex<()>; LOCKS],
+    kept: Mutex<Kept>,
+    metrics: OpenMetrics,
+}
+
+/// The registered files that this daemon knows.
+#[derive(Default)]
+struct Kept {
+    files: HashMap<u64, KeptFile>,
+    by_key: HashMap<CacheKey, u64>,
+    by_use: BTreeMap<u64, u64>,
+    uses: u64,
+    /// Inodes whose file leaves with their last opening.
+    leaving: HashSet<u64>,
+}
+
+struct KeptFile {
+    key: CacheKey,
+    used: u64,
+}
+
+impl Ways {
+    /// With the table of open files and the inodes that predecessors registered files for.
+    pub(crate) fn new(
+        (opens, backed): (Opens, Vec<u64>),
+        broker: Broker,
+        is_on: bool,
+        metrics: OpenMetrics,
+    ) -> Self {
+        metrics.available(is_on);
+        let ways = Self {
+            opens,
+            broker,
+            is_on,
+            locks: std::array::from_fn(|_| Mutex::default()),
+            kept: Mutex::default(),
+            metrics,
+        };
+        // Nobody tells when these depart from the cache, so they leave as soon as they can.
+        let backed = backed.into_iter().filter(|inode| *inode != TRIAL_INODE);
+        ways.kept.lock().leaving.extend(backed);
+        ways
+    }
+
+    /// Whether wholly cached files are worth asking for.
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Whether an inode's way is still open to choice.
+    pub(crate) fn is_free(&self, inode: u64) -> bool {
+        let entry = self.opens.entry(inode);
+        entry.is_some_and(|entry| entry.opens() == 0 && entry.backing_id().is_none())
+    }
+
+    /// Whether an inode has a registered file, as it seems without a lock.
+    pub(crate) fn is_backed(&self, inode: u64) -> bool {
+        let entry = self.opens.entry(inode);
+        entry.is_some_and(|entry| {
+            let is_free = entry.opens() == 0 || entry.is_passed();
+            is_free && entry.backing_id().is_some()
+        })
+    }
+
+    /// Counts an opening of an inode that has a registered file; none where it has not.
+    pub(crate) fn open_backed(&self, inode: u64, is_counted: bool) -> Option<Way> {
+        let entry = self.opens.entry(inode)?;
+        let _lock = self.lock(inode).lock();
+        if entry.opens() > 0 && !entry.is_passed() {
+            return None;
+        }
+        let id = entry.backing_id()?;
+        Some(self.counted(&entry, inode, is_counted, Way::Backed(id)))
+    }
+
+    /// Counts an opening, and chooses its way. `is_counted` where a predecessor counted it already.
+    pub(crate) fn open(&self, inode: u64, is_counted: bool, whole: Option<WholeFile>) -> Way {
+        let Some(entry) = self.opens.entry(inode) else {
+            self.metrics.opened(Way::Daemon);
+            return Way::Daemon;
+        };
+        let way = {
+            let _lock = self.lock(inode).lock();
+            let is_open = entry.opens() > 0;
+            let way = match (entry.backing_id(), whole) {
+                _ if is_open && !entry.is_passed() => Way::Daemon,
+                (Some(id), _) => Way::Backed(id),
+                (None, Some(whole)) if !is_open => self.register(inode, &whole),
+                (None, _) => Way::Daemon,
+            };
+            self.counted(&entry, inode, is_counted, way)
+        };
+        self.trim();
+        way
+    }
+
+    /// Counts the end of an opening.
+    pub(crate) fn close(&self, inode: u64) {
+        let Some(entry) = self.opens.entry(inode) else {
+            return;
+        };
+        let _lock = self.lock(inode).lock();
+        if entry.uncount() == 0 && self.kept.lock().leaving.remove(&inode) {
+            self.unregister(inode);
+        }
+    }
+
+    /// Gives back files that departed from the cache.
+    pub(crate) fn departed(&self, keys: &[CacheKey]) {
+        for key in keys {
+            let inode = self.kept.lock().by_key.get(key).copied();
+            if let Some(inode) = inode {
+                self.give_back(inode);
+            }
+        }
+    }
+
+    /// Gives back what predecessors registered and nobody has open.
+    pub(crate) fn give_back_inherited(&self) {
+        let inherited: Vec<u64> = self.kept.lock().leaving.iter().copied().collect();
+        for inode in inherited {
+            self.give_back(inode);
+        }
+    }
+
+    fn counted(&self, entry: &Entry<'_>, inode: u64, is_counted: bool, way: Way) -> Way {
+        if !is_counted {
+            entry.count(way != Way::Daemon);
+        }
+        if way != Way::Daemon {
+            self.kept.lock().used(inode);
+        }
+        self.metrics.opened(way);
+        way
+    }
+
+    fn register(&self, inode: u64, whole: &WholeFile) -> Way {
+        match self.broker.open(inode, &whole.file) {
+            Ok(id) => {
+                let mut kept = self.kept.lock();
+                kept.add(inode, whole.key);
+                self.metrics.registered(kept.files.len());
+                Way::Backed(id)
+            }
+            Err(error) => {
+                tracing::debug!(inode, %error, "a cached file cannot be registered");
+                Way::Daemon
+            }
+        }
+    }
+
+    /// Takes an inode's file off the registered ones; at its last close if it is open.
+    fn give_back(&self, inode: u64) {
+        let Some(entry) = self.opens.entry(inode) else {
+            return;
+        };
+        let _lock = self.lock(inode).lock();
+        let mut kept = self.kept.lock();
+        kept.remove(inode);
+        self.metrics.registered(kept.files.len());
+        if entry.is_passed() {
+            kept.leaving.insert(inode);
+            return;
+        }
+        kept.leaving.remove(&inode);
+        drop(kept);
+        self.unregister(inode);
+    }
+
+    fn unregister(&self, inode: u64) {
+        if let Err(error) = self.broker.close(inode) {
+            // It stays right to read; its blocks are free when the mount ends.
+            tracing::debug!(inode, %error, "a cached file stays registered");
+        }
+    }
+
+    /// Lets the least recently opened files go where there are too many.
+    fn trim(&self) {
+        for _ in 0..MOST_TRIMMED {
+            let oldest = {
+                let kept = self.kept.lock();
+                if kept.files.len() <= MAX_KEPT {
+                    return;
+                }
+                kept.oldest()
+            };
+            let Some(oldest) = oldest else { return };
+            let is_open = self
+                .opens
+                .entry(oldest)
+                .is_some_and(|entry| entry.opens() > 0);
+            if is_open {
+                // It will be among the last ones again.
+                self.kept.lock().used(oldest);
+            } else {
+                self.give_back(oldest);
+            }
+        }
+    }
+
+    fn lock(&self, inode: u64) -> &Mutex<()> {
+        &self.locks[usize::try_from(inode % LOCKS as u64).unwrap_or_default()]
+    }
+}
+
+/// Whether files where the cache lies can be registered, by trying with an empty one.
+pub(crate) fn try_out(broker: &Broker, sample: io::Result<std::fs::File>) -> Result<(), String> {
+    let sample =
+        sample.map_err(|error| format!("no file can be made in the disk cache: {error}"))?;
+    let opened = broker.open(TRIAL_INODE, &sample);
+    opened.map_err(|error| match error.raw_os_error() {
+        Some(errno) => backing::reason(errno),
+        None => error.to_string(),
+    })?;
+    broker.close(TRIAL_INODE).map_err(|error| error.to_string())
+}
+
+impl Kept {
+    fn add(&mut self, inode: u64, key: CacheKey) {
+        self.remove(inode);
+        self.leaving.remove(&inode);
+        self.uses += 1;
+        let used = self.uses;
+        self.files.insert(inode, KeptFile { key, used });
+        self.by_key.insert(key, inode);
+        self.by_use.insert(used, inode);
+    }
+
+    fn used(&mut self, inode: u64) {
+        if let Some(file) = self.files.get_mut(&inode) {
+            self.uses += 1;
+            self.by_use.remove(&file.used);
+            file.used = self.uses;
+            self.by_use.insert(file.used, inode);
+        }
+    }
+
+    fn remove(&mut self, inode: u64) {
+        if let Some(file) = self.files.remove(&inode) {
+            self.by_key.remove(&file.key);
+            self.by_use.remove(&file.used);
+        }
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.by_use.first_key_value().map(|(_, inode)| *inode)
+    }
+}
+
+#[cfg(test)]
+impl Ways {
+    /// Everything through the daemon, over a table of its own.
+    pub(crate) fn without_broker() -> Self {
+        #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+        use std::os::fd::AsFd;
+        let memory = crate::opens::create().unwrap();
+        let (ours, _) = crate::sys::seqpacket_pair().unwrap();
+        let opens = Opens::open(memory.as_fd()).unwrap();
+        let metrics = crate::metrics::Metrics::new(0).unwrap().opens();
+        Self::new(opens, Broker::new(ours, 0), false, metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests;

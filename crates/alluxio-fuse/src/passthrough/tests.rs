@@ -1,0 +1,204 @@
+//! Ways of openings, with a broker that gives numbers and knows no kernel.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::*;
+use crate::backing::{Answer, Ask, MAX_MESSAGE_BYTES, Numbered};
+use crate::metrics::Metrics;
+use crate::{opens, sys};
+
+/// The memory of a mount, and which inodes have registered files, as the broker sees it.
+struct Scene {
+    memory: OwnedFd,
+    registered: Arc<Mutex<HashSet<u64>>>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            memory: opens::create().unwrap(),
+            registered: Arc::default(),
+        }
+    }
+
+    /// A daemon: the first one or a successor.
+    fn daemon(&self) -> Ways {
+        let (ours, theirs) = sys::seqpacket_pair().unwrap();
+        let table = File::from(self.memory.try_clone().unwrap());
+        let registered = Arc::clone(&self.registered);
+        std::thread::spawn(move || answer(&theirs, &table, &registered));
+        let opens = Opens::open(self.memory.as_fd()).unwrap();
+        Ways::new(
+            opens,
+            Broker::new(ours, 0),
+            true,
+            Metrics::new(0).unwrap().opens(),
+        )
+    }
+
+    fn is_registered(&self, inode: u64) -> bool {
+        self.registered.lock().contains(&inode)
+    }
+}
+
+fn answer(channel: &OwnedFd, table: &File, registered: &Mutex<HashSet<u64>>) {
+    let mut buffer = [0; MAX_MESSAGE_BYTES];
+    while let Ok((length @ 1.., _)) = sys::receive_message(channel.as_fd(), &mut buffer) {
+        let Numbered { number, message } = serde_json::from_slice(&buffer[..length]).unwrap();
+        let message = match message {
+            Ask::Open { inode } => {
+                let id = id_of(inode);
+                opens::set_backing_id(table, inode, id).unwrap();
+                registered.lock().insert(inode);
+                Answer::Opened { id }
+            }
+            Ask::Close { inode } => {
+                opens::set_backing_id(table, inode, 0).unwrap();
+                registered.lock().remove(&inode);
+                Answer::Closed
+            }
+        };
+        let answer = serde_json::to_vec(&Numbered { number, message }).unwrap();
+        sys::send_message(channel.as_fd(), &answer, &[]).unwrap();
+    }
+}
+
+fn id_of(inode: u64) -> u32 {
+    u32::try_from(inode).unwrap() + 1000
+}
+
+fn key(inode: u64) -> CacheKey {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&inode.to_le_bytes());
+    CacheKey::from(bytes)
+}
+
+fn whole(inode: u64) -> Option<WholeFile> {
+    let key = key(inode);
+    let file = File::open("/dev/null").unwrap();
+    Some(WholeFile { file, key })
+}
+
+fn backed(inode: u64) -> Way {
+    Way::Backed(id_of(inode))
+}
+
+#[test]
+fn the_way_is_chosen_when_nobody_has_the_file_open_and_stays() {
+    let scene = Scene::new();
+    let ways = scene.daemon();
+    assert!(ways.is_free(2));
+    assert_eq!(ways.open(2, false, None), Way::Daemon);
+    assert!(!ways.is_free(2));
+    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    ways.close(2);
+    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    ways.close(2);
+    ways.close(2);
+    assert_eq!(ways.open(2, false, whole(2)), backed(2));
+    assert_eq!(ways.open(2, false, None), backed(2));
+    assert_eq!(ways.open_backed(3, false), None);
+}
+
+#[test]
+fn a_registered_file_is_kept_from_one_opening_to_the_next() {
+    let scene = Scene::new();
+    let ways = scene.daemon();
+    assert_eq!(ways.open(2, false, whole(2)), backed(2));
+    ways.close(2);
+    assert!(ways.is_backed(2) && scene.is_registered(2));
+    assert_eq!(ways.open_backed(2, false), Some(backed(2)));
+}
+
+#[test]
+fn what_departs_is_given_back_at_once_or_with_the_last_close() {
+    let scene = Scene::new();
+    let ways = scene.daemon();
+    for inode in [2, 3] {
+        assert_eq!(ways.open(inode, false, whole(inode)), backed(inode));
+    }
+    assert_eq!(ways.open_backed(2, false), Some(backed(2)));
+    ways.close(3);
+    ways.departed(&[key(2), key(3), key(4)]);
+    assert!(!scene.is_registered(3) && scene.is_registered(2));
+    // While it is open there is no other way.
+    assert_eq!(ways.open(2, false, None), backed(2));
+    for _ in 0..3 {
+        assert!(scene.is_registered(2));
+        ways.close(2);
+    }
+    assert!(!scene.is_registered(2) && ways.is_free(2));
+}
+
+#[test]
+fn a_successor_goes_on_with_what_is_open() {
+    let scene = Scene::new();
+    let first = scene.daemon();
+    assert_eq!(first.open(2, false, None), Way::Daemon);
+    assert_eq!(first.open(3, false, whole(3)), backed(3));
+    assert_eq!(first.open(4, false, whole(4)), backed(4));
+    first.close(4);
+    drop(first);
+
+    let second = scene.daemon();
+    assert_eq!(second.open(2, false, whole(2)), Way::Daemon);
+    // An OPEN that the first one had counted and not answered is not counted again.
+    assert_eq!(second.open(2, true, whole(2)), Way::Daemon);
+    second.close(2);
+    second.close(2);
+    assert!(second.is_free(2));
+    assert_eq!(second.open_backed(3, true), Some(backed(3)));
+    second.give_back_inherited();
+    assert!(!scene.is_registered(4) && scene.is_registered(3));
+    second.close(3);
+    assert!(!scene.is_registered(3));
+}
+
+#[test]
+fn the_least_recently_opened_leaves_first() {
+    let scene = Scene::new();
+    let ways = scene.daemon();
+    let last = MAX_KEPT as u64 + 2;
+    for inode in 2..=last {
+        assert_eq!(ways.open(inode, false, whole(inode)), backed(inode));
+        // One is open all the while.
+        if inode != 3 {
+            ways.close(inode);
+        }
+        if inode == MAX_KEPT as u64 {
+            assert_eq!(ways.open_backed(2, false), Some(backed(2)));
+            ways.close(2);
+        }
+    }
+    assert!(scene.is_registered(2) && scene.is_registered(3) && !scene.is_registered(4));
+    assert_eq!(scene.registered.lock().len(), MAX_KEPT);
+}
+
+#[test]
+fn without_a_supervisor_the_daemon_reads() {
+    let ways = Ways::without_broker();
+    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    ways.close(2);
+    assert!(ways.is_free(2));
+}
+
+#[test]
+fn a_file_that_was_registered_too_late_is_not_taken_while_the_daemon_reads() {
+    let scene = Scene::new();
+    let ways = scene.daemon();
+    assert_eq!(ways.open(2, false, None), Way::Daemon);
+    let table = File::from(scene.memory.try_clone().unwrap());
+    opens::set_backing_id(&table, 2, id_of(2)).unwrap();
+    assert_eq!(ways.open_backed(2, false), None);
+    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    ways.close(2);
+    ways.close(2);
+    assert_eq!(ways.open_backed(2, false), Some(backed(2)));
+}
