@@ -87,6 +87,12 @@ pub trait Mounter: Send + Sync + 'static {
         host::usage(path, host::Patience::default()).await
     }
 
+    /// What users should know of a mount although it serves, such as that it is slower than it could
+    /// be; `device` is its `MAJ:MIN`, as the mount table has it.
+    async fn remark(&self, _device: &str) -> Option<String> {
+        None
+    }
+
     /// Whether a mount could be made now.
     async fn ready(&self) -> bool {
         true

@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::spawner::{DaemonProcess, DaemonSpawner, LocalDaemon, LocalSpawner};
+use crate::spawner::{DaemonProcess, DaemonSpawner, End, LocalDaemon, LocalSpawner};
 use crate::sys;
 
 /// Daemons that one agent runs: a node has at most 110 pods by default, and one mount serves all
@@ -50,7 +50,7 @@ enum Answer {
     /// No daemon was started.
     Refused { reason: String },
     /// The daemon has ended.
-    Ended { how: String },
+    Ended(End),
 }
 
 /// Starts daemons through an agent.
@@ -94,7 +94,7 @@ impl DaemonSpawner for AgentSpawner {
             Some((Answer::Refused { reason }, _)) => {
                 Err(io::Error::other(format!("mounter agent: {reason}")))
             }
-            Some((Answer::Ended { .. }, _)) | None => Err(io::Error::other(
+            Some((Answer::Ended(_), _)) | None => Err(io::Error::other(
                 "mounter agent closed the connection before it started a daemon",
             )),
         }
@@ -118,10 +118,10 @@ impl DaemonProcess for RemoteDaemon {
         }
     }
 
-    fn reap(self: Box<Self>) -> String {
+    fn reap(self: Box<Self>) -> End {
         match hear(self.connection.as_fd()) {
-            Ok(Some((Answer::Ended { how }, _))) => how,
-            _ => "unknown end: the mounter agent is gone".to_owned(),
+            Ok(Some((Answer::Ended(end), _))) => end,
+            _ => End::unknown("the mounter agent is gone"),
         }
     }
 }
@@ -206,10 +206,10 @@ fn watch(connection: &UnixStream, daemon: LocalDaemon) -> io::Result<()> {
             sys::wait_any([daemon.pidfd()], None)?[0]
         };
         if ended {
-            let how = Box::new(daemon).reap();
-            tracing::info!(pid, how, "daemon ended");
+            let end = Box::new(daemon).reap();
+            tracing::info!(pid, how = end.how, "daemon ended");
             // Nobody may be there to hear it.
-            let _unheard = say(connection.as_fd(), &Answer::Ended { how }, &[]);
+            let _unheard = say(connection.as_fd(), &Answer::Ended(end), &[]);
             return Ok(());
         }
     }
@@ -288,7 +288,11 @@ mod tests {
         let (length, _) = sys::receive_message(ours.as_fd(), &mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"hello\n");
         sys::wait_any([daemon.pidfd()], None).unwrap();
-        assert_eq!(daemon.reap(), "exit status: 7");
+        let end = daemon.reap();
+        assert_eq!(
+            (end.how.as_str(), end.was_killed),
+            ("exit status: 7", false)
+        );
     }
 
     #[test]
@@ -298,7 +302,7 @@ mod tests {
         let daemon = spawner.spawn(theirs).unwrap();
         daemon.kill().unwrap();
         sys::wait_any([daemon.pidfd()], None).unwrap();
-        assert!(daemon.reap().contains("signal: 9"));
+        assert!(daemon.reap().was_killed);
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! The broker: registers the disk cache's files with the kernel, for daemons that may not.
+//! The broker: what the kernel does for a supervisor and not, or not safely, for a daemon.
+//!
+//! It registers the disk cache's files with the kernel.
 //!
 //! In passthrough the kernel reads a file of the cache by itself. It takes such a file only from a
 //! process with `CAP_SYS_ADMIN` in the initial user namespace, which daemons never have, so a daemon
@@ -8,22 +10,31 @@
 //!
 //! The kernel opens a registered file again with the supervisor's rights. So that a daemon cannot
 //! reach what it may not open itself, only a regular file that is not root's is taken.
+//!
+//! And it makes the kernel forget names. The kernel takes a directory's lock for it, which may be held
+//! by an application that waits for the daemon; a daemon killed in that call could not end, its
+//! successor would not begin, and nobody would ever answer the application.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::handover::HandoverFds;
-use crate::{opens, sys};
+use crate::{opens, protocol, sys};
 
 /// The inode number under which a daemon tries whether files can be registered at all.
 pub(crate) const TRIAL_INODE: u64 = 0;
 
-/// A message is some tens of bytes of JSON.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 256;
+/// A message is some tens of bytes of JSON and a name of at most 255 bytes, escaped.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 2048;
+
+/// Names that wait to be forgotten. One that finds no room is believed until its time is over, as
+/// all the others are.
+const MAX_FORGETTING: usize = 64;
 
 /// A question or an answer. Both ends of the channel outlive who sits there, so an answer names its
 /// question: one that its asker no longer waited for is not taken for another's.
@@ -49,6 +60,17 @@ pub(crate) enum Ask {
         /// The inode.
         inode: u64,
     },
+    /// Let the kernel forget a name. It has no answer.
+    Forget(Entry),
+}
+
+/// A name in a directory.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// The directory's inode.
+    pub(crate) parent: u64,
+    /// The name.
+    pub(crate) name: String,
 }
 
 /// What the broker answers.
@@ -112,16 +134,25 @@ pub(crate) struct BackingFiles {
     table: File,
     /// Whether INIT agreed on passthrough.
     is_agreed: bool,
+    /// To the thread that forgets.
+    forgetting: mpsc::SyncSender<Entry>,
 }
 
 impl BackingFiles {
     /// Serves the daemons of a mount, from a thread of its own that ends when all of them and their
     /// supervisor have let go of the channel.
     pub(crate) fn serve(fds: &HandoverFds, is_agreed: bool) -> io::Result<()> {
+        let (forgetting, entries) = mpsc::sync_channel(MAX_FORGETTING);
+        let device = File::from(fds.device.try_clone()?);
+        // Of its own, since it may wait for an application: registering must not wait with it.
+        std::thread::Builder::new()
+            .name("forget".to_owned())
+            .spawn(move || forget(&device, &entries))?;
         let files = Self {
             device: fds.device.try_clone()?,
             table: fds.opens.try_clone()?.into(),
             is_agreed,
+            forgetting,
         };
         let channel = fds.broker.answering.try_clone()?;
         let serve = move || {
@@ -147,6 +178,10 @@ impl BackingFiles {
             let answer = match message {
                 Ask::Open { inode } => self.answer_open(inode, fds.into_iter().next()),
                 Ask::Close { inode } => self.close(inode).map(|()| Answer::Closed),
+                Ask::Forget(entry) => {
+                    let _no_room = self.forgetting.try_send(entry);
+                    continue;
+                }
             };
             let message = answer.unwrap_or_else(|error| Answer::Refused {
                 errno: error.raw_os_error().unwrap_or(libc::EINVAL),
@@ -204,6 +239,14 @@ impl BackingFiles {
     }
 }
 
+/// Makes the kernel forget names, until the broker has ended.
+fn forget(mut device: &File, entries: &mpsc::Receiver<Entry>) {
+    for Entry { parent, name } in entries {
+        // A name that the kernel does not have is forgotten already.
+        let _forgotten = device.write(&protocol::invalid_entry(parent, &name));
+    }
+}
+
 /// Why a trial failed, for people.
 pub(crate) fn reason(errno: i32) -> String {
     match errno {
@@ -245,6 +288,7 @@ mod tests {
             device: tempfile::tempfile().unwrap().into(),
             table: table.into(),
             is_agreed,
+            forgetting: mpsc::sync_channel(MAX_FORGETTING).0,
         };
         let serving = files(table.try_clone().unwrap());
         std::thread::spawn(move || serving.answer(theirs.as_fd()));

@@ -11,15 +11,32 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::backing::{Answer, Ask, MAX_MESSAGE_BYTES, Numbered};
+use crate::backing::{Answer, Ask, Entry, MAX_MESSAGE_BYTES, Numbered, TRIAL_INODE};
 use crate::sys;
 
 /// An answer that takes longer does not come: the call behind it is short. Readers wait so long once
 /// in [`SILENCE`] while there is no supervisor.
 const ANSWER_LIMIT: Duration = Duration::from_millis(200);
 
+/// The same for a trial: whoever started this daemon is there.
+const TRIAL_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long nobody is asked after an answer did not come; a supervisor is back within seconds.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// Why a question has no good answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BrokerError {
+    /// Nothing will happen.
+    #[error("the supervisor could not be asked: {0}")]
+    Unasked(#[source] io::Error),
+    /// What was asked for may happen yet.
+    #[error("the supervisor did not answer: {0}")]
+    Unanswered(#[source] io::Error),
+    /// By the kernel, or by the broker itself.
+    #[error("refused: {0}")]
+    Refused(#[source] io::Error),
+}
 
 /// The channel, one question at a time.
 pub(crate) struct Broker {
@@ -48,72 +65,113 @@ impl Broker {
     }
 
     /// Registers a file as what backs an inode; the kernel's number for it. Blocks shortly.
-    pub(crate) fn open(&self, inode: u64, file: &File) -> io::Result<u32> {
-        match self.ask(Ask::Open { inode }, &[file.as_fd()])? {
-            Answer::Opened { id } => Ok(id),
-            Answer::Refused { errno } => Err(io::Error::from_raw_os_error(errno)),
-            Answer::Closed => Err(io::ErrorKind::InvalidData.into()),
-        }
+    pub(crate) fn open(&self, inode: u64, file: &File) -> Result<u32, BrokerError> {
+        self.open_within(ANSWER_LIMIT, inode, file)
     }
 
     /// Takes an inode's backing file away. Blocks shortly.
-    pub(crate) fn close(&self, inode: u64) -> io::Result<()> {
-        match self.ask(Ask::Close { inode }, &[])? {
+    pub(crate) fn close(&self, inode: u64) -> Result<(), BrokerError> {
+        match self.ask(ANSWER_LIMIT, Ask::Close { inode }, &[])? {
             Answer::Closed => Ok(()),
-            Answer::Refused { errno } => Err(io::Error::from_raw_os_error(errno)),
-            Answer::Opened { .. } => Err(io::ErrorKind::InvalidData.into()),
+            other => Err(BrokerError::unexpected(&other)),
         }
     }
 
-    fn ask(&self, ask: Ask, fds: &[BorrowedFd<'_>]) -> io::Result<Answer> {
+    /// Registers a file for no inode, and takes it away again.
+    ///
+    /// Questions are answered in their order, so whatever a predecessor asked for has happened by
+    /// then.
+    pub(crate) fn try_out(&self, file: &File) -> Result<(), BrokerError> {
+        self.open_within(TRIAL_LIMIT, TRIAL_INODE, file)?;
+        self.close(TRIAL_INODE)
+    }
+
+    /// Lets the kernel forget a name, as soon as the supervisor gets to it.
+    pub(crate) fn forget(&self, entry: Entry) {
+        let mut channel = self.channel.lock();
+        // One that cannot be asked for now is believed until its time is over, like any other.
+        let _unasked = channel.send(Ask::Forget(entry), &[]);
+    }
+
+    fn open_within(&self, limit: Duration, inode: u64, file: &File) -> Result<u32, BrokerError> {
+        match self.ask(limit, Ask::Open { inode }, &[file.as_fd()])? {
+            Answer::Opened { id } => Ok(id),
+            other => Err(BrokerError::unexpected(&other)),
+        }
+    }
+
+    fn ask(
+        &self,
+        limit: Duration,
+        ask: Ask,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Answer, BrokerError> {
         // On a thread of the asynchronous runtime others are told to go on without it.
-        tokio::task::block_in_place(|| self.channel.lock().ask(ask, fds))
+        let answer = tokio::task::block_in_place(|| self.channel.lock().ask(limit, ask, fds))?;
+        match answer {
+            Answer::Refused { errno } => {
+                Err(BrokerError::Refused(io::Error::from_raw_os_error(errno)))
+            }
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl BrokerError {
+    /// An answer to another kind of question, of which nothing can be said.
+    fn unexpected(answer: &Answer) -> Self {
+        Self::Unanswered(io::Error::other(format!("it said {answer:?}")))
     }
 }
 
 impl Channel {
-    fn ask(&mut self, message: Ask, fds: &[BorrowedFd<'_>]) -> io::Result<Answer> {
-        if self
-            .silent_until
-            .is_some_and(|until| Instant::now() < until)
-        {
-            return Err(io::ErrorKind::NotConnected.into());
+    fn ask(
+        &mut self,
+        limit: Duration,
+        ask: Ask,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Answer, BrokerError> {
+        let is_silent = self.silent_until;
+        if is_silent.is_some_and(|until| Instant::now() < until) {
+            return Err(BrokerError::Unasked(io::ErrorKind::NotConnected.into()));
         }
-        self.number += 1;
-        let number = self.number;
-        let ask = serde_json::to_vec(&Numbered { number, message })?;
-        let answer = exchange(self.socket.as_fd(), number, &ask, fds);
+        let until = Instant::now() + limit;
+        let answer = self.send(ask, fds).map_err(BrokerError::Unasked);
+        let answer = answer.and_then(|()| self.answer(until).map_err(BrokerError::Unanswered));
         self.silent_until = None;
         if let Err(error) = &answer {
             self.silent_until = Some(Instant::now() + SILENCE);
-            tracing::debug!(%error, "the broker of backing files does not answer");
+            tracing::debug!(%error, "no answer of the broker of backing files");
         }
         answer
     }
-}
 
-fn exchange(
-    socket: BorrowedFd<'_>,
-    number: u64,
-    ask: &[u8],
-    fds: &[BorrowedFd<'_>],
-) -> io::Result<Answer> {
-    let until = Instant::now() + ANSWER_LIMIT;
-    sys::send_message_now(socket, ask, fds)?;
-    let mut buffer = [0; MAX_MESSAGE_BYTES];
-    loop {
-        let rest = until.saturating_duration_since(Instant::now());
-        if sys::wait_any([socket], Some(rest))? == [false] {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let (length, _) = sys::receive_message(socket, &mut buffer)?;
-        if length == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let answer: Numbered<Answer> = serde_json::from_slice(&buffer[..length])?;
-        // Any other is one that nobody waited for any more.
-        if answer.number == number {
-            return Ok(answer.message);
+    /// Sends the next question, if there is room for it.
+    fn send(&mut self, message: Ask, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.number += 1;
+        let number = self.number;
+        let ask = serde_json::to_vec(&Numbered { number, message })?;
+        sys::send_message_now(self.socket.as_fd(), &ask, fds)
+    }
+
+    /// Waits for the answer to the last question.
+    fn answer(&self, until: Instant) -> io::Result<Answer> {
+        let socket = self.socket.as_fd();
+        let mut buffer = [0; MAX_MESSAGE_BYTES];
+        loop {
+            let rest = until.saturating_duration_since(Instant::now());
+            if sys::wait_any([socket], Some(rest))? == [false] {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let (length, _) = sys::receive_message(socket, &mut buffer)?;
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let answer: Numbered<Answer> = serde_json::from_slice(&buffer[..length])?;
+            // Any other is one that nobody waited for any more.
+            if answer.number == self.number {
+                return Ok(answer.message);
+            }
         }
     }
 }
@@ -137,10 +195,10 @@ mod tests {
         let (ours, theirs) = sys::seqpacket_pair().unwrap();
         let broker = Broker::new(ours, 0);
         let late = broker.close(5).unwrap_err();
-        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert!(matches!(late, BrokerError::Unanswered(_)), "{late}");
         say(&theirs, 2, Answer::Closed);
         let silent = broker.close(5).unwrap_err();
-        assert_eq!(silent.kind(), io::ErrorKind::NotConnected);
+        assert!(matches!(silent, BrokerError::Unasked(_)), "{silent}");
     }
 
     #[test]
@@ -153,12 +211,34 @@ mod tests {
         say(&theirs, first + 1, Answer::Opened { id: 4 });
         let file = tempfile::tempfile().unwrap();
         let refused = broker.open(5, &file).unwrap_err();
+        let BrokerError::Refused(refused) = refused else {
+            panic!("{refused}");
+        };
         assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
         assert_eq!(broker.open(5, &file).unwrap(), 4);
+        assert_eq!(heard(&theirs), (first, Ask::Open { inode: 5 }, 1));
+    }
+
+    #[test]
+    fn a_name_is_forgotten_without_an_answer() {
+        let (ours, theirs) = sys::seqpacket_pair().unwrap();
+        let broker = Broker::new(ours, 0);
+        let entry = || Entry {
+            parent: 7,
+            // As long as a name can be, each character six in the message.
+            name: "\u{1}".repeat(255),
+        };
+        broker.forget(entry());
+        say(&theirs, 2, Answer::Closed);
+        broker.close(5).unwrap();
+        assert_eq!(heard(&theirs), (1, Ask::Forget(entry()), 0));
+        assert_eq!(heard(&theirs), (2, Ask::Close { inode: 5 }, 0));
+    }
+
+    fn heard(channel: &OwnedFd) -> (u64, Ask, usize) {
         let mut buffer = [0; MAX_MESSAGE_BYTES];
-        let (length, fds) = sys::receive_message(theirs.as_fd(), &mut buffer).unwrap();
+        let (length, fds) = sys::receive_message(channel.as_fd(), &mut buffer).unwrap();
         let ask: Numbered<Ask> = serde_json::from_slice(&buffer[..length]).unwrap();
-        assert_eq!(ask.number, first);
-        assert_eq!((ask.message, fds.len()), (Ask::Open { inode: 5 }, 1));
+        (ask.number, ask.message, fds.len())
     }
 }

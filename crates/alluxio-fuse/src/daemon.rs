@@ -45,6 +45,10 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// millions of keys at its root is listed for minutes, and answers all the while.
 const LISTING_LIMIT: Duration = Duration::from_secs(15);
 
+/// How often registered files are given back that could not be before, because the supervisor was
+/// being restarted. They cost disk space and nothing else.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+
 /// Why a daemon ended other than by its mount's end.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -188,6 +192,7 @@ impl Daemon {
             metrics,
             runtime: runtime.handle().clone(),
             readers: Readers::default(),
+            was_predecessor_killed: self.handover.was_predecessor_killed,
         });
         offer_metrics(self.handover.options.metrics_socket.as_deref(), &session);
         let keeper = Keeper {
@@ -303,12 +308,14 @@ fn has_passthrough<T: Tree>(broker: &Broker, tree: &T, generation: u32) -> bool 
     tried.is_ok()
 }
 
-/// Gives back registered files that predecessors left, and then what departs from the cache.
+/// Gives back registered files that predecessors left, what departs from the cache, and what could
+/// not be given back before.
 async fn follow_cache<T: Tree>(session: Arc<Session<T>>) {
     let fs = &session.fs;
-    tokio::task::block_in_place(|| fs.ways().give_back_inherited());
     loop {
-        let departed = fs.tree().departed().await;
+        tokio::task::block_in_place(|| fs.ways().give_back_leaving());
+        let departed = tokio::time::timeout(GIVE_BACK_EVERY, fs.tree().departed()).await;
+        let departed = departed.unwrap_or_default();
         tokio::task::block_in_place(|| fs.ways().departed(&departed));
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct Handover {
     layout: u32,
     /// How many daemons have served the connection before.
     pub(crate) generation: u32,
+    /// Whether the daemon before was ended by somebody: then the requests that it leaves are hardly
+    /// the cause.
+    pub(crate) was_predecessor_killed: bool,
     /// Slots of the journal.
     pub(crate) slots: u32,
     /// How the files should look.
@@ -132,6 +135,7 @@ impl Handover {
         Self {
             layout: LAYOUT,
             generation: 0,
+            was_predecessor_killed: true,
             slots,
             options,
             mountpoint,

@@ -4,7 +4,7 @@
 //! into a slot of memory that the supervisor holds too (a memfd), and the slot is emptied only after
 //! the answer was written. Whoever takes over finds what was left in the slots and answers it.
 //!
-//! Layout: a page of notes and a page with counts of attempts, a word per slot each, then slots of
+//! Layout: a page of notes and a page of blame, a word per slot each, then slots of
 //! 8,192 bytes.
 //! A slot begins with a request's header, whose first word is its length, so:
 //!
@@ -16,8 +16,9 @@
 //! A length other than 0 means "perhaps not answered". An answer given twice is
 //! refused by the kernel with ENOENT, which harms nobody.
 //!
-//! A request that makes the daemon die would do so for ever: its slot counts how often its serving
-//! was begun, and after a few attempts it is answered with EIO.
+//! A request that makes the daemon die would do so for ever: its slot counts the daemons that ended
+//! with it in hand, and after a few it is answered with EIO. Daemons that somebody killed count
+//! little, for whoever kills them at random hits the same innocent requests again and again.
 #![allow(
     unsafe_code,
     reason = "a mapping shared with another process has no safe form in the standard library"
@@ -41,16 +42,22 @@ use crate::sys;
 /// written to 64 MiB.
 pub(crate) const SLOTS: u32 = 64;
 
-/// A page of counts is 4,096 bytes, so a journal never has more slots than this.
+/// A page of words is 4,096 bytes, so a journal never has more slots than this.
 const MAX_SLOTS: u32 = 1024;
 
-/// After so many daemons died while a request was in their hands, the request is taken for the
-/// cause. Small, because readers wait for each attempt; more than 1, because most are innocent.
-pub(crate) const MAX_ATTEMPTS: u32 = 5;
+/// What a request is blamed with when a daemon ended by itself while it was in hand.
+const BLAME_OF_CRASH: u32 = 20;
+
+/// The same where somebody killed the daemon. Not nothing: the kernel kills what eats the memory.
+const BLAME_OF_KILL: u32 = 1;
+
+/// With more blame than this, a request is taken for the cause: after more than five crashes. Small,
+/// because readers wait for each attempt; more than one, because most requests are innocent.
+const MAX_BLAME: u32 = 5 * BLAME_OF_CRASH;
 
 const PAGE_BYTES: usize = 4096;
 
-/// Where the slots begin: after the pages of notes and of counts.
+/// Where the slots begin: after the pages of notes and of blame.
 const SLOTS_OFFSET: usize = 2 * PAGE_BYTES;
 
 /// The shared memory and which slots of it are free.
@@ -161,8 +168,8 @@ impl Journal {
         self.length_word(index).load(Ordering::Acquire)
     }
 
-    /// How often the serving of a slot's request was begun by a successor.
-    fn attempts(&self, index: u32) -> &AtomicU32 {
+    /// What a slot's request is blamed with.
+    fn blame(&self, index: u32) -> &AtomicU32 {
         self.word(1, index)
     }
 
@@ -212,10 +219,16 @@ impl Slot {
         }
     }
 
-    /// Counts an attempt to serve a request that a predecessor left; the count so far.
-    pub(crate) fn begin_attempt(&self) -> u32 {
-        let count = self.journal.attempts(self.index);
-        count.fetch_add(1, Ordering::Relaxed) + 1
+    /// Blames the request with the end of one more daemon that had it in hand; whether it is now
+    /// taken for the cause.
+    pub(crate) fn blame(&self, was_daemon_killed: bool) -> bool {
+        let more = if was_daemon_killed {
+            BLAME_OF_KILL
+        } else {
+            BLAME_OF_CRASH
+        };
+        let blame = self.journal.blame(self.index);
+        blame.fetch_add(more, Ordering::Relaxed) + more > MAX_BLAME
     }
 
     /// Notes that the opening which the request asks for is counted: a successor must not count it
@@ -232,7 +245,7 @@ impl Slot {
     /// The request has its answer: empties the slot and gives it back.
     pub(crate) fn answered(self) {
         let Self { journal, index } = &self;
-        journal.attempts(*index).store(0, Ordering::Relaxed);
+        journal.blame(*index).store(0, Ordering::Relaxed);
         journal.length_word(*index).store(0, Ordering::Release);
         journal.free.lock().push(*index);
         journal.freed.notify_one();
@@ -343,21 +356,32 @@ mod tests {
     }
 
     #[test]
-    fn attempts_count_over_daemons_and_end_with_the_answer() {
+    fn blame_grows_over_daemons_and_ends_with_the_answer() {
         let memory = create().unwrap();
         let (journal, _) = Journal::open(memory.as_fd(), SLOTS).unwrap();
         receive(&mut journal.take(), &request(1));
-        for attempt in 1..=3 {
+        for _ in 0..5 {
             let (_journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
-            assert_eq!(left[0].begin_attempt(), attempt);
+            assert!(!left[0].blame(false));
         }
         let (_journal, mut left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
         let slot = left.pop().unwrap();
+        assert!(slot.blame(true), "the sixth daemon");
         let index = slot.index;
         slot.answered();
         let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
         assert!(left.is_empty());
-        assert_eq!(journal.attempts(index).load(Ordering::Relaxed), 0);
+        assert_eq!(journal.blame(index).load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn who_kills_daemons_at_random_does_not_make_requests_fail() {
+        let memory = create().unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let mut slot = journal.take();
+        receive(&mut slot, &request(1));
+        let kills = (1..).find(|_| slot.blame(true));
+        assert_eq!(kills, Some(101));
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub use backing::Passthrough;
 pub use client_tree::ClientTree;
 pub use handover::CONTROL_FD;
 pub use options::{MountOptions, MountRequest};
-pub use spawner::{DaemonProcess, DaemonSpawner, LocalSpawner};
+pub use spawner::{DaemonProcess, DaemonSpawner, End, LocalSpawner};
 pub use supervisor::{
     Found, Mount, MountError, find_abandoned, find_abandoned_at, unmount_abandoned,
 };

@@ -14,15 +14,20 @@
 //! Registered files are kept from one opening to the next, the least recently opened leaving first.
 //! A registered file holds its blocks on the disk even when the cache has removed it, so what departs
 //! from the cache is given back here: at once, or with the last close.
+//!
+//! An open in passthrough that names a file which is no longer registered is EIO too. So a file whose
+//! registration may end at any moment, because the supervisor was asked to end it and has not
+//! answered, is not used until it has answered something that was asked later.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::io;
 
 use alluxio_client::{CacheKey, WholeFile};
 use parking_lot::Mutex;
 
-use crate::backing::{self, TRIAL_INODE};
-use crate::broker::Broker;
+use crate::backing::{self, Entry as Name, TRIAL_INODE};
+use crate::broker::{Broker, BrokerError};
 use crate::metrics::OpenMetrics;
 use crate::opens::{Entry, Opens};
 
@@ -49,7 +54,8 @@ pub(crate) enum Way {
 pub(crate) struct Ways {
     opens: Opens,
     broker: Broker,
-    /// Whether files can be registered at all.
+    /// Whether files can be registered at all. Where they cannot, files that predecessors registered
+    /// may be about to leave, and are used only where they are open.
     is_on: bool,
     locks: [Mutex<()>; LOCKS],
     kept: Mutex<Kept>,
@@ -63,8 +69,10 @@ struct Kept {
     by_key: HashMap<CacheKey, u64>,
     by_use: BTreeMap<u64, u64>,
     uses: u64,
-    /// Inodes whose file leaves with their last opening.
+    /// Inodes whose file leaves with their last opening, or when the supervisor is there again.
     leaving: HashSet<u64>,
+    /// Inodes whose file may leave at any moment: the supervisor was asked, and has not answered.
+    doubtful: HashSet<u64>,
 }
 
 struct KeptFile {
@@ -103,7 +111,7 @@ impl Ways {
     /// Whether an inode's way is still open to choice.
     pub(crate) fn is_free(&self, inode: u64) -> bool {
         let entry = self.opens.entry(inode);
-        entry.is_some_and(|entry| entry.opens() == 0 && entry.backing_id().is_none())
+        entry.is_some_and(|entry| entry.opens() == 0 && self.backing_id(&entry, inode).is_none())
     }
 
     /// Whether an inode has a registered file, as it seems without a lock.
@@ -111,7 +119,7 @@ impl Ways {
         let entry = self.opens.entry(inode);
         entry.is_some_and(|entry| {
             let is_free = entry.opens() == 0 || entry.is_passed();
-            is_free && entry.backing_id().is_some()
+            is_free && self.backing_id(&entry, inode).is_some()
         })
     }
 
@@ -122,7 +130,7 @@ impl Ways {
         if entry.opens() > 0 && !entry.is_passed() {
             return None;
         }
-        let id = entry.backing_id()?;
+        let id = self.backing_id(&entry, inode)?;
         Some(self.counted(&entry, inode, is_counted, Way::Backed(id)))
     }
 
@@ -135,7 +143,7 @@ impl Ways {
         let way = {
             let _lock = self.lock(inode).lock();
             let is_open = entry.opens() > 0;
-            let way = match (entry.backing_id(), whole) {
+            let way = match (self.backing_id(&entry, inode), whole) {
                 _ if is_open && !entry.is_passed() => Way::Daemon,
                 (Some(id), _) => Way::Backed(id),
                 (None, Some(whole)) if !is_open => self.register(inode, &whole),
@@ -168,12 +176,25 @@ impl Ways {
         }
     }
 
-    /// Gives back what predecessors registered and nobody has open.
-    pub(crate) fn give_back_inherited(&self) {
-        let inherited: Vec<u64> = self.kept.lock().leaving.iter().copied().collect();
-        for inode in inherited {
+    /// Gives back what nobody has open of what is to leave.
+    pub(crate) fn give_back_leaving(&self) {
+        let leaving: Vec<u64> = self.kept.lock().leaving.iter().copied().collect();
+        for inode in leaving {
             self.give_back(inode);
         }
+    }
+
+    /// Lets the kernel forget a name.
+    pub(crate) fn forget(&self, parent: u64, name: String) {
+        self.broker.forget(Name { parent, name });
+    }
+
+    /// The registered file that an opening may use.
+    fn backing_id(&self, entry: &Entry<'_>, inode: u64) -> Option<u32> {
+        let id = entry.backing_id()?;
+        // What is open in passthrough was not given back.
+        let is_open = entry.is_passed();
+        (is_open || self.is_on && !self.kept.lock().doubtful.contains(&inode)).then_some(id)
     }
 
     fn counted(&self, entry: &Entry<'_>, inode: u64, is_counted: bool, way: Way) -> Way {
@@ -191,12 +212,17 @@ impl Ways {
         match self.broker.open(inode, &whole.file) {
             Ok(id) => {
                 let mut kept = self.kept.lock();
+                kept.doubtful.remove(&inode);
                 kept.add(inode, whole.key);
                 self.metrics.registered(kept.files.len());
                 Way::Backed(id)
             }
             Err(error) => {
                 tracing::debug!(inode, %error, "a cached file cannot be registered");
+                if matches!(error, BrokerError::Unanswered(_)) {
+                    // It may be registered yet.
+                    self.kept.lock().leaving.insert(inode);
+                }
                 Way::Daemon
             }
         }
@@ -220,10 +246,25 @@ impl Ways {
         self.unregister(inode);
     }
 
+    /// Ends the registration of a file that is not open in passthrough.
     fn unregister(&self, inode: u64) {
-        if let Err(error) = self.broker.close(inode) {
-            // It stays right to read; its blocks are free when the mount ends.
+        let closed = self.broker.close(inode);
+        if let Err(error) = &closed {
             tracing::debug!(inode, %error, "a cached file stays registered");
+        }
+        let mut kept = self.kept.lock();
+        match closed {
+            // The kernel refuses what it does not know.
+            Ok(()) | Err(BrokerError::Refused(_)) => {
+                kept.doubtful.remove(&inode);
+            }
+            Err(BrokerError::Unasked(_)) => {
+                kept.leaving.insert(inode);
+            }
+            Err(BrokerError::Unanswered(_)) => {
+                kept.leaving.insert(inode);
+                kept.doubtful.insert(inode);
+            }
         }
     }
 
@@ -257,15 +298,15 @@ impl Ways {
 }
 
 /// Whether files where the cache lies can be registered, by trying with an empty one.
-pub(crate) fn try_out(broker: &Broker, sample: io::Result<std::fs::File>) -> Result<(), String> {
+pub(crate) fn try_out(broker: &Broker, sample: io::Result<File>) -> Result<(), String> {
     let sample =
         sample.map_err(|error| format!("no file can be made in the disk cache: {error}"))?;
-    let opened = broker.open(TRIAL_INODE, &sample);
-    opened.map_err(|error| match error.raw_os_error() {
-        Some(errno) => backing::reason(errno),
-        None => error.to_string(),
-    })?;
-    broker.close(TRIAL_INODE).map_err(|error| error.to_string())
+    broker.try_out(&sample).map_err(|error| match error {
+        BrokerError::Refused(refused) => {
+            backing::reason(refused.raw_os_error().unwrap_or_default())
+        }
+        other => other.to_string(),
+    })
 }
 
 impl Kept {

@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 
 use crate::errno::Errno;
 use crate::fs::{FileSystem, Reply};
-use crate::journal::{Journal, MAX_ATTEMPTS, Slot};
+use crate::journal::{Journal, Slot};
 use crate::metrics::Metrics;
 use crate::protocol::{self, OperationKind, Request};
 use crate::sys;
@@ -61,6 +61,8 @@ pub(crate) struct Session<T: Tree> {
     pub(crate) runtime: Handle,
     /// The threads that read the descriptor.
     pub(crate) readers: Readers,
+    /// Whether it was not the predecessor's own doing that it ended.
+    pub(crate) was_predecessor_killed: bool,
 }
 
 /// The threads that read the descriptor, and whether they should stop.
@@ -149,9 +151,8 @@ impl<T: Tree> Session<T> {
     fn serve_left(self: &Arc<Self>, left: Vec<Slot>) {
         let _context = self.runtime.enter();
         for slot in left {
-            let attempt = slot.begin_attempt();
-            if attempt > MAX_ATTEMPTS {
-                tracing::error!(attempt, "a request outlived its daemons too often: EIO");
+            if slot.blame(self.was_predecessor_killed) {
+                tracing::error!("a request outlived its daemons too often: EIO");
                 self.refuse(slot, libc::EIO);
             } else {
                 self.dispatch(slot);
@@ -265,14 +266,12 @@ impl<T: Tree> Session<T> {
         }
     }
 
-    /// Lets the kernel forget a name whose file changed, so that it is looked up anew. The kernel may
-    /// wait for a directory's lock meanwhile, and with it for another of our answers.
+    /// Lets the kernel forget a name whose file changed, so that it is looked up anew.
     fn forget_entry(self: &Arc<Self>, inode: u64) {
         let session = Arc::clone(self);
         self.runtime.spawn_blocking(move || {
             if let Some((parent, name)) = session.fs.entry_of(inode) {
-                // A name that the kernel does not have is forgotten already.
-                let _forgotten = (&session.device).write(&protocol::invalid_entry(parent, &name));
+                session.fs.ways().forget(parent, name);
             }
         });
     }

@@ -12,9 +12,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde::{Deserialize, Serialize};
 
 use crate::sandbox::Cell;
 use crate::{supervisor, sys};
@@ -37,7 +39,37 @@ pub trait DaemonProcess: Send {
     fn kill(&self) -> io::Result<()>;
 
     /// Frees what is left of the ended process, and tells how it ended.
-    fn reap(self: Box<Self>) -> String;
+    fn reap(self: Box<Self>) -> End;
+}
+
+/// How a daemon ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// For people: an exit status, a signal.
+    pub how: String,
+    /// Whether somebody ended it, the kernel for want of memory among them, rather than it itself.
+    /// Where nobody can tell, it is taken for innocent.
+    pub was_killed: bool,
+}
+
+impl End {
+    /// An end of which nothing is known, and why.
+    pub(crate) fn unknown(why: &str) -> Self {
+        Self {
+            how: format!("unknown end: {why}"),
+            was_killed: true,
+        }
+    }
+}
+
+impl From<ExitStatus> for End {
+    fn from(status: ExitStatus) -> Self {
+        Self {
+            how: status.to_string(),
+            was_killed: status.signal() == Some(libc::SIGKILL),
+        }
+    }
 }
 
 /// Starts daemons as children of this process.
@@ -128,10 +160,10 @@ impl DaemonProcess for LocalDaemon {
         }
     }
 
-    fn reap(mut self: Box<Self>) -> String {
+    fn reap(mut self: Box<Self>) -> End {
         match self.child.wait() {
-            Ok(status) => status.to_string(),
-            Err(error) => format!("unknown end: {error}"),
+            Ok(status) => status.into(),
+            Err(error) => End::unknown(&error.to_string()),
         }
     }
 }
@@ -164,7 +196,7 @@ mod tests {
         let end = daemon.reap();
         let mut buffer = vec![0; 8192];
         let (length, _) = sys::receive_message(ours.as_fd(), &mut buffer).unwrap();
-        assert_ne!(length, 0, "{end}");
+        assert_ne!(length, 0, "{end:?}");
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
@@ -203,6 +235,18 @@ mod tests {
         daemon.kill().unwrap();
         sys::wait_any([daemon.pidfd()], None).unwrap();
         daemon.kill().unwrap();
-        assert!(daemon.reap().contains("signal: 9"));
+        let end = daemon.reap();
+        assert!(end.how.contains("signal: 9") && end.was_killed, "{end:?}");
+    }
+
+    #[test]
+    fn a_daemon_that_ends_by_itself_was_not_killed() {
+        for script in ["exit 3", "kill -ABRT $$"] {
+            let (_ours, theirs) = sys::seqpacket_pair().unwrap();
+            let daemon = shell(script).spawn(theirs).unwrap();
+            sys::wait_any([daemon.pidfd()], None).unwrap();
+            let end = daemon.reap();
+            assert!(!end.was_killed, "{end:?}");
+        }
     }
 }

@@ -267,6 +267,11 @@ impl Mount {
         Passthrough::of(&self.opens)
     }
 
+    /// The `MAJ:MIN` of the mount, by which it and its binds are found in the mount table.
+    pub fn device_number(&self) -> &str {
+        &self.device_number
+    }
+
     /// Where the files are.
     pub fn mountpoint(&self) -> &Path {
         &self.mountpoint

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluxio_csi::{CsiOptions, MountErrorKind, Mounter, Registration, Server, VolumeMount};
-use alluxio_fuse::{AgentSpawner, DaemonSpawner, Mount, MountError, MountOptions, MountRequest};
+use alluxio_fuse::{
+    AgentSpawner, DaemonSpawner, Mount, MountError, MountOptions, MountRequest, Passthrough,
+};
 use alluxio_telemetry::health::Health;
 use alluxio_telemetry::metrics;
 use anyhow::{Context, Result};
@@ -220,6 +222,19 @@ impl Mounter for FuseMounter {
         mounting::unmount(ManuallyDrop::into_inner(mount))
             .await
             .map_err(|error| csi_error(&error))
+    }
+
+    async fn remark(&self, device: &str) -> Option<String> {
+        let mounts = self.mounts.lock().await;
+        let mut all = mounts.values();
+        let mount = all.find(|mount| mount.device_number() == device)?;
+        match mount.passthrough() {
+            Passthrough::Off { reason } => Some(format!(
+                "wholly cached files are read through the daemon, which is slower and as right: \
+                 {reason}"
+            )),
+            Passthrough::On | Passthrough::Untried => None,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a volume is doing: its usage, and its condition where it does not answer.
+//! How a volume is doing: its usage, and its condition where it does not answer or could do better.
 //!
 //! A dead mount is an answer and not an error: the kubelet shows the condition, where an error would
 //! only be a line in its log.
@@ -29,23 +29,30 @@ pub(crate) async fn stats(
     let resolved = host::resolve(path, context.patience)
         .await?
         .ok_or_else(missing)?;
-    host::mounted(&resolved, context.patience)
+    let entry = host::mounted(&resolved, context.patience)
         .await?
         .ok_or_else(missing)?;
     let usage = context.mounter.usage(&resolved);
     let usage = patiently("asking the mount", path, context.patience.syscall, usage).await;
-    Ok(response(usage))
+    let remark = context.mounter.remark(&entry.device).await;
+    Ok(response(usage, remark))
 }
 
 /// The answer for a mount that is there. Zeros mean unknown; the kubelet takes a missing usage for
 /// a broken driver.
-fn response(usage: Result<VolumeUsage, MountError>) -> NodeGetVolumeStatsResponse {
+fn response(
+    usage: Result<VolumeUsage, MountError>,
+    remark: Option<String>,
+) -> NodeGetVolumeStatsResponse {
     let (usage, condition) = match usage {
         Ok(usage) => (
             usage,
             VolumeCondition {
                 abnormal: false,
-                message: "the mount answers".to_owned(),
+                message: remark.map_or_else(
+                    || "the mount answers".to_owned(),
+                    |remark| format!("the mount answers; {remark}"),
+                ),
             },
         ),
         Err(error) => (
@@ -101,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_dead_mount_is_a_condition_with_unknown_usage() {
-        let answer = response(Err(MountError::new(MountErrorKind::Dead, "/m: gone")));
+        let answer = response(Err(MountError::new(MountErrorKind::Dead, "/m: gone")), None);
         let condition = answer.volume_condition.unwrap();
         assert!(
             condition.abnormal && condition.message.contains("/m: gone"),
@@ -118,9 +125,21 @@ mod tests {
             used_inodes: u64::MAX,
             ..Default::default()
         };
-        let answer = response(Ok(usage));
+        let answer = response(Ok(usage), None);
         assert_eq!(answer.usage[0].total, 10);
         assert_eq!(answer.usage[1].used, i64::MAX);
         assert!(!answer.volume_condition.unwrap().abnormal);
+    }
+
+    #[test]
+    fn a_mount_that_could_do_better_is_in_order_and_says_so() {
+        let remark = "no passthrough: the kernel is old".to_owned();
+        let answer = response(Ok(VolumeUsage::default()), Some(remark));
+        let condition = answer.volume_condition.unwrap();
+        assert!(!condition.abnormal);
+        assert_eq!(
+            condition.message,
+            "the mount answers; no passthrough: the kernel is old"
+        );
     }
 }

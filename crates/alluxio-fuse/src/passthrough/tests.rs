@@ -34,13 +34,13 @@ impl Scene {
         let table = File::from(self.memory.try_clone().unwrap());
         let registered = Arc::clone(&self.registered);
         std::thread::spawn(move || answer(&theirs, &table, &registered));
+        self.daemon_by(ours, true)
+    }
+
+    fn daemon_by(&self, channel: OwnedFd, is_on: bool) -> Ways {
         let opens = Opens::open(self.memory.as_fd()).unwrap();
-        Ways::new(
-            opens,
-            Broker::new(ours, 0),
-            true,
-            Metrics::new(0).unwrap().opens(),
-        )
+        let metrics = Metrics::new(0).unwrap().opens();
+        Ways::new(opens, Broker::new(channel, 0), is_on, metrics)
     }
 
     fn is_registered(&self, inode: u64) -> bool {
@@ -64,6 +64,7 @@ fn answer(channel: &OwnedFd, table: &File, registered: &Mutex<HashSet<u64>>) {
                 registered.lock().remove(&inode);
                 Answer::Closed
             }
+            Ask::Forget(_) => continue,
         };
         let answer = serde_json::to_vec(&Numbered { number, message }).unwrap();
         sys::send_message(channel.as_fd(), &answer, &[]).unwrap();
@@ -155,10 +156,47 @@ fn a_successor_goes_on_with_what_is_open() {
     second.close(2);
     assert!(second.is_free(2));
     assert_eq!(second.open_backed(3, true), Some(backed(3)));
-    second.give_back_inherited();
+    second.give_back_leaving();
     assert!(!scene.is_registered(4) && scene.is_registered(3));
     second.close(3);
     assert!(!scene.is_registered(3));
+}
+
+#[test]
+fn a_file_that_may_be_about_to_leave_is_not_used() {
+    let scene = Scene::new();
+    let first = scene.daemon();
+    for inode in [2, 3] {
+        assert_eq!(first.open(inode, false, whole(inode)), backed(inode));
+    }
+    first.close(3);
+    drop(first);
+    // A supervisor that hears everything and is too busy to answer.
+    let (ours, _theirs) = sys::seqpacket_pair().unwrap();
+    let second = scene.daemon_by(ours, true);
+    assert!(second.is_backed(3));
+    second.give_back_leaving();
+    assert!(!second.is_backed(3) && second.is_free(3));
+    assert_eq!(second.open_backed(3, false), None);
+    assert_eq!(second.open(3, false, whole(3)), Way::Daemon);
+    // What is open is not given back, so it is right to use.
+    assert_eq!(second.open_backed(2, false), Some(backed(2)));
+}
+
+#[test]
+fn where_nothing_can_be_registered_only_what_is_open_is_used() {
+    let scene = Scene::new();
+    let first = scene.daemon();
+    for inode in [2, 3] {
+        assert_eq!(first.open(inode, false, whole(inode)), backed(inode));
+    }
+    first.close(3);
+    drop(first);
+    let (ours, _theirs) = sys::seqpacket_pair().unwrap();
+    let second = scene.daemon_by(ours, false);
+    assert!(second.is_backed(2) && !second.is_backed(3));
+    assert_eq!(second.open(3, false, None), Way::Daemon);
+    assert_eq!(second.open_backed(2, false), Some(backed(2)));
 }
 
 #[test]

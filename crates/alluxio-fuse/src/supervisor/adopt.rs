@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::connection;
 use super::watch::Running;
 use crate::handover::{Handover, HandoverFds, Order};
-use crate::spawner::DaemonProcess;
+use crate::spawner::{DaemonProcess, End};
 use crate::{rendezvous, sys};
 
 /// How long a daemon may take to answer. One without a supervisor does so at once; one that has a
@@ -194,7 +194,7 @@ impl DaemonProcess for AdoptedDaemon {
     }
 
     /// Its parent, if it is not this process, knows.
-    fn reap(self: Box<Self>) -> String {
-        "unknown end: another process started it".to_owned()
+    fn reap(self: Box<Self>) -> End {
+        End::unknown("another process started it")
     }
 }

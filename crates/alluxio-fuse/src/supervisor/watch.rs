@@ -173,11 +173,16 @@ impl Watcher {
     fn replace_dead(&mut self, daemon: Running, backoff: &mut Backoff) -> Result<(), String> {
         self.state.daemon_pid.store(0, Ordering::Release);
         let served = daemon.since.elapsed();
-        let how = daemon.process.reap();
+        let end = daemon.process.reap();
         if self.is_unmounted() {
             return Ok(());
         }
-        tracing::warn!(how, ?served, "the mount's daemon died; starting another");
+        self.handover.was_predecessor_killed = end.was_killed;
+        tracing::warn!(
+            how = end.how,
+            ?served,
+            "the mount's daemon died; starting another"
+        );
         self.replace(backoff, served)
     }
 
@@ -205,6 +210,8 @@ impl Watcher {
             return Ok(());
         };
         self.handover.generation += 1;
+        // What the old daemon leaves in hand it leaves because it was told to end.
+        self.handover.was_predecessor_killed = true;
         let standby = match self.start_standby() {
             Ok(standby) => standby,
             Err(failure) => {
@@ -221,10 +228,10 @@ impl Watcher {
         drain(&daemon);
         let served = self.let_serve(standby);
         let pause = begun.elapsed();
-        let how = daemon.process.reap();
+        let end = daemon.process.reap();
         match served {
             Ok(successor) => {
-                tracing::info!(how, ?pause, "the mount's daemon was replaced");
+                tracing::info!(how = end.how, ?pause, "the mount's daemon was replaced");
                 self.go_on_with(successor);
                 let _unheard = plea.answer.try_send(Ok(pause));
                 Ok(())
@@ -385,5 +392,5 @@ fn end(process: Box<dyn DaemonProcess>) -> String {
             return "it cannot be killed".to_owned();
         }
     }
-    process.reap()
+    process.reap().how
 }

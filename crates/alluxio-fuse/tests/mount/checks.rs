@@ -466,10 +466,20 @@ pub(crate) fn read_while(sample: &Sample, act: impl FnOnce(&AtomicU64)) -> u64 {
                 }
             });
         }
+        // The scope waits for the threads, so they must end also when something fails here.
+        let _over = Over(&is_over);
         act(&read);
-        is_over.store(true, Ordering::Relaxed);
     });
     read.into_inner()
+}
+
+/// Tells readers to end.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Makes the kernel drop a file's pages.

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -22,6 +23,9 @@ const LARGE_BYTES: usize = 24 << 20;
 
 /// Daemons killed in one check.
 const KILLS: u32 = 15;
+
+/// How long each of them lives.
+const LIFE: Duration = Duration::from_millis(150);
 
 /// A mount of a sample with a disk cache.
 struct Cached {
@@ -45,18 +49,17 @@ impl Cached {
 
     /// A figure of the daemon.
     fn figure(&self, name: &str) -> u64 {
-        let mut text = String::new();
-        // While a daemon is being replaced nobody answers.
+        let mut figure = None;
+        // While a daemon is being replaced nobody answers, or one that dies while it does.
         wait_until("a daemon tells its figures", || {
-            UnixStream::connect(socket(&self.sample))
-                .and_then(|mut connection| connection.read_to_string(&mut text))
-                .is_ok()
+            let mut text = String::new();
+            let told = UnixStream::connect(socket(&self.sample))
+                .and_then(|mut connection| connection.read_to_string(&mut text));
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            figure = line.filter(|_| told.is_ok()).map(str::to_owned);
+            figure.is_some()
         });
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("no {name} in {text}"))
-            .trim()
-            .parse()
-            .unwrap()
+        figure.unwrap().trim().parse().unwrap()
     }
 
     fn passed(&self) -> u64 {
@@ -350,24 +353,52 @@ fn data_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Opens, reads and maps cached files again and again and kills daemons meanwhile.
+/// Lets another process open, read and map cached files again and again and kills daemons meanwhile;
+/// how many files were read.
+///
+/// Another process, as applications are: this one is the supervisor, and a process cannot be copied to
+/// start a daemon while one of its own threads waits for that daemon in a page fault.
 fn read_while_daemons_die(cached: &Cached) -> u64 {
-    let paths = cached.sample.paths();
-    let sums: Vec<_> = paths
-        .iter()
-        .map(|path| sum(&fs::read(cached.sample.tree().join(path)).unwrap()))
-        .collect();
+    let mut readers = Command::new(std::env::current_exe().unwrap())
+        .arg("readers")
+        .args([cached.sample.tree(), cached.sample.mountpoint()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    for _ in 0..KILLS {
+        let daemon = daemon_of(&cached.mount);
+        // How long a daemon lives is what is tried, and nothing is waited for.
+        thread::sleep(LIFE);
+        kill(daemon);
+    }
+    drop(readers.stdin.take());
+    let mut ended = None;
+    wait_until("the readers end", || {
+        ended = readers.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success(), "a reader failed: {ended:?}");
+    let mut read = String::new();
+    let mut told = readers.stdout.take().unwrap();
+    told.read_to_string(&mut read).unwrap();
+    read.trim().parse().unwrap()
+}
+
+/// The main of the process of readers: goes on until its input ends, and prints how many files it
+/// read.
+pub(crate) fn read_on(tree: &Path, mountpoint: &Path) {
+    let files = sums_of(tree);
     let (is_over, read) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         for reader in 0..4 {
-            let (paths, sums, is_over, read) = (&paths, &sums, &is_over, &read);
+            let (files, is_over, read) = (&files, &is_over, &read);
             scope.spawn(move || {
-                let files = paths.iter().zip(sums).cycle().skip(reader * 51);
-                for (path, expected) in files {
+                for (path, expected) in files.iter().cycle().skip(reader * 51) {
                     if is_over.load(Ordering::Relaxed) {
                         break;
                     }
-                    let mounted = cached.sample.mountpoint().join(path);
+                    let mounted = mountpoint.join(path);
                     let found = if reader % 2 == 0 {
                         let bytes = fs::read(&mounted);
                         sum(&bytes.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
@@ -379,14 +410,20 @@ fn read_while_daemons_die(cached: &Cached) -> u64 {
                 }
             });
         }
-        for _ in 0..KILLS {
-            // Daemons that die at birth would only be replaced ever more slowly.
-            thread::sleep(Duration::from_millis(150));
-            kill(daemon_of(&cached.mount));
-        }
+        let _end = std::io::stdin().read_to_end(&mut Vec::new());
         is_over.store(true, Ordering::Relaxed);
     });
-    read.into_inner()
+    println!("{}", read.into_inner());
+}
+
+/// The files below a folder, by their paths from there, with their sums.
+fn sums_of(root: &Path) -> Vec<(PathBuf, [u8; 32])> {
+    let files = data_files(root);
+    let with_sum = files.into_iter().map(|file| {
+        let content = fs::read(&file).unwrap();
+        (file.strip_prefix(root).unwrap().to_owned(), sum(&content))
+    });
+    with_sum.collect()
 }
 
 fn kill(pid: u32) {
