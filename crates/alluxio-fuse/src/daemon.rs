@@ -25,7 +25,7 @@ use alluxio_config::{Config, ConfigError};
 use crate::broker::Broker;
 use crate::client_tree::ClientTree;
 use crate::fs::FileSystem;
-use crate::handover::{Handover, HandoverFds, Order, Report};
+use crate::handover::{Handover, HandoverFds, Order, Report, Word};
 use crate::inodes::Inodes;
 use crate::journal::Journal;
 use crate::keeper::Keeper;

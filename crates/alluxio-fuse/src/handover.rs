@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::options::MountOptions;
@@ -264,14 +265,15 @@ impl HandoverFds {
     }
 }
 
-impl Order {
-    /// Sends the order to a daemon.
-    pub(crate) fn send(&self, control: BorrowedFd<'_>) -> io::Result<()> {
+/// What is said over the control socket after the hand-over, one message each.
+pub(crate) trait Word: Serialize + DeserializeOwned {
+    /// Says it.
+    fn send(&self, control: BorrowedFd<'_>) -> io::Result<()> {
         sys::send_message(control, &serde_json::to_vec(self)?, &[])
     }
 
-    /// Waits for an order; none when the supervisor is gone.
-    pub(crate) fn receive(control: BorrowedFd<'_>) -> io::Result<Option<Self>> {
+    /// Waits for the next one; none when the other side is gone.
+    fn receive(control: BorrowedFd<'_>) -> io::Result<Option<Self>> {
         let mut buffer = vec![0; MAX_MESSAGE_BYTES];
         match sys::receive_message(control, &mut buffer) {
             Ok((0, _)) => Ok(None),
@@ -282,28 +284,15 @@ impl Order {
     }
 }
 
+impl Word for Order {}
+impl Word for Report {}
+
 impl Report {
     /// A report of failure, cut to a bounded length.
     pub(crate) fn failed(reason: &str) -> Self {
         let end = reason.floor_char_boundary(MAX_REASON_BYTES);
         let reason = reason[..end].to_owned();
         Self::Failed { reason }
-    }
-
-    /// Sends the report to the supervisor.
-    pub(crate) fn send(&self, control: BorrowedFd<'_>) -> io::Result<()> {
-        sys::send_message(control, &serde_json::to_vec(self)?, &[])
-    }
-
-    /// Receives a report; none when the daemon closed its end without one.
-    pub(crate) fn receive(control: BorrowedFd<'_>) -> io::Result<Option<Self>> {
-        let mut buffer = vec![0; MAX_MESSAGE_BYTES];
-        match sys::receive_message(control, &mut buffer) {
-            Ok((0, _)) => Ok(None),
-            Ok((length, _)) => Ok(Some(serde_json::from_slice(&buffer[..length])?)),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::handover::{Handover, HandoverFds, Order};
+use crate::handover::{Handover, HandoverFds, Order, Word};
 use crate::{rendezvous, sys};
 
 /// What a daemon keeps for its next supervisor.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::connection;
 use super::watch::Running;
-use crate::handover::{Handover, HandoverFds, Order};
+use crate::handover::{Handover, HandoverFds, Order, Word};
 use crate::spawner::{DaemonProcess, End};
 use crate::{rendezvous, sys};
 

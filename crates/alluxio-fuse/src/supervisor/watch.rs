@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::{MountError, State};
-use crate::handover::{Handover, HandoverFds, Order, Report};
+use crate::handover::{Handover, HandoverFds, Order, Report, Word};
 use crate::spawner::{DaemonProcess, DaemonSpawner};
 use crate::sys;
 
