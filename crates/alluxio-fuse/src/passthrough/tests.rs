@@ -81,10 +81,10 @@ fn key(inode: u64) -> CacheKey {
     CacheKey::from(bytes)
 }
 
-fn whole(inode: u64) -> Option<WholeFile> {
+fn whole(inode: u64) -> WholeFile {
     let key = key(inode);
     let file = File::open("/dev/null").unwrap();
-    Some(WholeFile { file, key })
+    WholeFile { file, key }
 }
 
 fn backed(inode: u64) -> Way {
@@ -98,12 +98,12 @@ fn the_way_is_chosen_when_nobody_has_the_file_open_and_stays() {
     assert!(ways.is_free(2));
     assert_eq!(ways.open(2, false, None), Way::Daemon);
     assert!(!ways.is_free(2));
-    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    assert_eq!(ways.open(2, false, Some(whole(2))), Way::Daemon);
     ways.close(2);
-    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    assert_eq!(ways.open(2, false, Some(whole(2))), Way::Daemon);
     ways.close(2);
     ways.close(2);
-    assert_eq!(ways.open(2, false, whole(2)), backed(2));
+    assert_eq!(ways.open(2, false, Some(whole(2))), backed(2));
     assert_eq!(ways.open(2, false, None), backed(2));
     assert_eq!(ways.open_backed(3, false), None);
 }
@@ -112,7 +112,7 @@ fn the_way_is_chosen_when_nobody_has_the_file_open_and_stays() {
 fn a_registered_file_is_kept_from_one_opening_to_the_next() {
     let scene = Scene::new();
     let ways = scene.daemon();
-    assert_eq!(ways.open(2, false, whole(2)), backed(2));
+    assert_eq!(ways.open(2, false, Some(whole(2))), backed(2));
     ways.close(2);
     assert!(ways.is_backed(2) && scene.is_registered(2));
     assert_eq!(ways.open_backed(2, false), Some(backed(2)));
@@ -123,7 +123,7 @@ fn what_departs_is_given_back_at_once_or_with_the_last_close() {
     let scene = Scene::new();
     let ways = scene.daemon();
     for inode in [2, 3] {
-        assert_eq!(ways.open(inode, false, whole(inode)), backed(inode));
+        assert_eq!(ways.open(inode, false, Some(whole(inode))), backed(inode));
     }
     assert_eq!(ways.open_backed(2, false), Some(backed(2)));
     ways.close(3);
@@ -143,15 +143,15 @@ fn a_successor_goes_on_with_what_is_open() {
     let scene = Scene::new();
     let first = scene.daemon();
     assert_eq!(first.open(2, false, None), Way::Daemon);
-    assert_eq!(first.open(3, false, whole(3)), backed(3));
-    assert_eq!(first.open(4, false, whole(4)), backed(4));
+    assert_eq!(first.open(3, false, Some(whole(3))), backed(3));
+    assert_eq!(first.open(4, false, Some(whole(4))), backed(4));
     first.close(4);
     drop(first);
 
     let second = scene.daemon();
-    assert_eq!(second.open(2, false, whole(2)), Way::Daemon);
+    assert_eq!(second.open(2, false, Some(whole(2))), Way::Daemon);
     // An OPEN that the first one had counted and not answered is not counted again.
-    assert_eq!(second.open(2, true, whole(2)), Way::Daemon);
+    assert_eq!(second.open(2, true, Some(whole(2))), Way::Daemon);
     second.close(2);
     second.close(2);
     assert!(second.is_free(2));
@@ -167,7 +167,7 @@ fn a_file_that_may_be_about_to_leave_is_not_used() {
     let scene = Scene::new();
     let first = scene.daemon();
     for inode in [2, 3] {
-        assert_eq!(first.open(inode, false, whole(inode)), backed(inode));
+        assert_eq!(first.open(inode, false, Some(whole(inode))), backed(inode));
     }
     first.close(3);
     drop(first);
@@ -178,7 +178,7 @@ fn a_file_that_may_be_about_to_leave_is_not_used() {
     second.give_back_leaving();
     assert!(!second.is_backed(3) && second.is_free(3));
     assert_eq!(second.open_backed(3, false), None);
-    assert_eq!(second.open(3, false, whole(3)), Way::Daemon);
+    assert_eq!(second.open(3, false, Some(whole(3))), Way::Daemon);
     // What is open is not given back, so it is right to use.
     assert_eq!(second.open_backed(2, false), Some(backed(2)));
 }
@@ -188,7 +188,7 @@ fn where_nothing_can_be_registered_only_what_is_open_is_used() {
     let scene = Scene::new();
     let first = scene.daemon();
     for inode in [2, 3] {
-        assert_eq!(first.open(inode, false, whole(inode)), backed(inode));
+        assert_eq!(first.open(inode, false, Some(whole(inode))), backed(inode));
     }
     first.close(3);
     drop(first);
@@ -205,7 +205,7 @@ fn the_least_recently_opened_leaves_first() {
     let ways = scene.daemon();
     let last = MAX_KEPT as u64 + 2;
     for inode in 2..=last {
-        assert_eq!(ways.open(inode, false, whole(inode)), backed(inode));
+        assert_eq!(ways.open(inode, false, Some(whole(inode))), backed(inode));
         // One is open all the while.
         if inode != 3 {
             ways.close(inode);
@@ -222,7 +222,7 @@ fn the_least_recently_opened_leaves_first() {
 #[test]
 fn without_a_supervisor_the_daemon_reads() {
     let ways = Ways::without_broker();
-    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    assert_eq!(ways.open(2, false, Some(whole(2))), Way::Daemon);
     ways.close(2);
     assert!(ways.is_free(2));
 }
@@ -235,7 +235,7 @@ fn a_file_that_was_registered_too_late_is_not_taken_while_the_daemon_reads() {
     let table = File::from(scene.memory.try_clone().unwrap());
     opens::set_backing_id(&table, 2, id_of(2)).unwrap();
     assert_eq!(ways.open_backed(2, false), None);
-    assert_eq!(ways.open(2, false, whole(2)), Way::Daemon);
+    assert_eq!(ways.open(2, false, Some(whole(2))), Way::Daemon);
     ways.close(2);
     ways.close(2);
     assert_eq!(ways.open_backed(2, false), Some(backed(2)));
