@@ -19,7 +19,7 @@ E2E_ARGS ?=
 # The same for pytest, e.g. PYTEST_ARGS="-k errors".
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-python test-python-all wheel e2e bench bench-functions chaos bench-report image lint fmt codegen tools clean
+.PHONY: help demo test test-python test-python-all wheel e2e bench bench-python bench-functions chaos bench-report image lint fmt codegen tools clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,8 +69,16 @@ bench-functions: ## inner functions of the client, one by one
 	@scripts/tools ensure build
 	cargo bench -p bench --bench functions -- --quick
 
-bench-report: ## docs/performance: table and plot from dist/bench.json
-	cargo run --release -p bench -- report dist/bench.json
+bench-python: ## the Python wheel beside the published SDK and s3fs, in dist/bench-python.json
+	@scripts/tools ensure bench-python
+	cargo build --release -p alluxio-cli
+	crates/alluxio-python/build-wheels dist "$$(rustc -vV | sed -n 's/^host: //p')"
+	crates/alluxio-python/run-bench dist $(BENCH_ARGS)
+
+bench-report: ## docs/performance and docs/python/performance: tables and plots from dist/bench*.json
+	@compgen -G 'dist/bench*.json' || { echo "there are no figures yet: make bench, make bench-python"; exit 1; }
+	[ ! -e dist/bench.json ] || cargo run --release -p bench -- report dist/bench.json
+	[ ! -e dist/bench-python.json ] || python3 crates/alluxio-python/bench/report.py dist/bench-python.json
 
 image: ## one static binary in an OCI archive, dist/alluxio-dataset.tar
 	@scripts/tools ensure image

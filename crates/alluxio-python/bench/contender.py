@@ -1,13 +1,14 @@
-"""One contender's rows, in a process of its own: wall time, CPU time, peak memory.
+"""One row of one client, in a process of its own: wall time, CPU time, peak memory.
 
-    python contender.py NAME SCENE.json > rows.json
+    python contender.py NAME SCENE.json ROW > figures.json
 
-Each row is done twice: `first` by a client that has seen nothing, with the workers warm; `again` by the
+The row is done twice: `first` by a client that has seen nothing, with the workers warm; `again` by the
 same client.
 """
 
 import json
 import random
+import re
 import resource
 import sys
 import time
@@ -31,6 +32,9 @@ class Product:
 
     def small(self, path, size):
         return self.fs.cat_file(path)
+
+    def done(self):
+        pass
 
 
 class Sdk:
@@ -67,7 +71,7 @@ class S3fs:
     def __init__(self, scene):
         import s3fs
 
-        # With its cache of listings a second `ls` would ask nobody.
+        # With its cache of listings a second `ls` would ask nobody, however old the answer is.
         self.fs = s3fs.S3FileSystem(**scene["s3"], use_listings_cache=False)
         self.cat = self.fs.cat_file
         self.list = self.fs.ls
@@ -78,8 +82,12 @@ class S3fs:
     def small(self, path, size):
         return self.fs.cat_file(path)
 
+    def done(self):
+        pass
 
-def rows(contender, scene):
+
+def calls(contender, scene):
+    """What each row does, and how many bytes it must give."""
     large, many = scene["large"], scene["many"]
     starts = random.Random(7).sample(range(scene["large_bytes"] - RANGE_BYTES), RANGES)
     small = [f"{scene['small']}/{index:05}" for index in range(scene["small_files"])]
@@ -99,35 +107,43 @@ def rows(contender, scene):
             sizes = pool.map(lambda path: len(contender.small(path, scene["small_bytes"])), small)
             return sum(sizes)
 
-    yield "cat of 256 MiB", cat, scene["large_bytes"]
-    yield "1,000 random ranges of 64 KiB", ranges, RANGES * RANGE_BYTES
-    yield "ls of 10,000 files", ls, 0
-    yield "5,000 files of 16 KiB, 8 threads", files, scene["small_files"] * scene["small_bytes"]
+    return {
+        "cat": (cat, scene["large_bytes"]),
+        "ranges": (ranges, RANGES * RANGE_BYTES),
+        "ls": (ls, 0),
+        "small-files": (files, scene["small_files"] * scene["small_bytes"]),
+    }
 
 
-def measured(call, expected):
+def measured(call, expected_bytes):
     usage, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    assert call() == expected
+    assert call() == expected_bytes
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
     return {
         "seconds": seconds,
         "cpu_seconds": cpu,
-        "cpu_seconds_per_gib": cpu / expected * 2**30 if expected else None,
-        "peak_rss_mib": after.ru_maxrss / 1024,
+        "cpu_seconds_per_gib": cpu / expected_bytes * 2**30 if expected_bytes else None,
+        "peak_rss_mib": peak_rss_kib() / 1024,
     }
 
 
+def peak_rss_kib():
+    """Of this program alone: getrusage's would count what forked it."""
+    with open("/proc/self/status") as status:
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read()).group(1))
+
+
 def main():
-    name, scene = sys.argv[1], json.load(open(sys.argv[2]))
-    only = sys.argv[3]
+    name, scene_file, row = sys.argv[1:]
+    with open(scene_file) as file:
+        scene = json.load(file)
     contender = {"product": Product, "sdk": Sdk, "s3fs": S3fs}[name](scene)
-    for row, call, expected in rows(contender, scene):
-        if row == only:
-            answer = {"first": measured(call, expected), "again": measured(call, expected)}
-            getattr(contender, "done", lambda: None)()
-            json.dump(answer, sys.stdout)
+    call, expected_bytes = calls(contender, scene)[row]
+    answer = {which: measured(call, expected_bytes) for which in ("first", "again")}
+    contender.done()
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """The product's file system beside the published SDK (alluxiofs 1.0.0) and s3fs, in one run: one
-embedded worker, one S3 server (versitygw), the same files, each row of each contender in a process of
-its own.
+embedded worker, one S3 server (versitygw), the same files, each row of each client in a process of its
+own, the clients in turns.
 
-    python speed.py --python PYTHON --json speed.json --table speed.md
+    python speed.py FIGURES.json [--only cat,ls] [--rounds 3]
 
-`PYTHON` has alluxio_dataset, alluxiofs and s3fs; `ALLUXIO_DATASET_BINARY` is a release build.
+The Python that runs it has alluxio_dataset, alluxiofs and s3fs; `ALLUXIO_DATASET_BINARY` is a release
+build. `make bench-python` sees to both. Rows that are left out stay as the file has them.
 """
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,16 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from conftest import BUCKET, Cluster, Store  # noqa: E402
-
-CONTENDERS = ["product", "sdk", "s3fs"]
-ROWS = [
-    "cat of 256 MiB",
-    "1,000 random ranges of 64 KiB",
-    "ls of 10,000 files",
-    "5,000 files of 16 KiB, 8 threads",
-]
-#: Every row of every contender is taken this often, in turns; the fastest counts.
-ROUNDS = 3
+from report import CLIENTS, ROWS, tables  # noqa: E402
 
 
 def fill(store):
@@ -54,54 +47,53 @@ def fill(store):
     return scene
 
 
-def run(python, scene_file, measured):
-    for _ in range(ROUNDS):
-        for row in ROWS:
-            for name in CONTENDERS:
-                command = [python, HERE / "contender.py", name, scene_file, row]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                assert done.returncode == 0, f"{name}, {row}: {done.stderr[-3000:]}"
-                for which, figures in json.loads(done.stdout).items():
-                    kept = measured.setdefault(row, {}).setdefault(name, {})
-                    if which not in kept or figures["seconds"] < kept[which]["seconds"]:
-                        kept[which] = figures
+def measure(row, rounds, scene_file):
+    """The median of each figure of each client."""
+    taken = {name: [] for name in CLIENTS}
+    for _ in range(rounds):
+        for name in CLIENTS:
+            command = [sys.executable, HERE / "contender.py", name, scene_file, row]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{name}, {row}: {done.stderr[-3000:]}"
+            taken[name].append(json.loads(done.stdout))
+    return {
+        name: {which: median([it[which] for it in rows]) for which in ("first", "again")}
+        for name, rows in taken.items()
+    }
 
 
-def table(rows):
-    lines = [
-        "| row | client | first, s | again, s | x SDK | x s3fs | CPU s/GiB | peak RSS, MiB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row, by_name in rows.items():
-        for name in CONTENDERS:
-            first, again = by_name[name]["first"], by_name[name]["again"]
-            against = [by_name[other]["again"]["seconds"] / again["seconds"] for other in ("sdk", "s3fs")]
-            cpu = again["cpu_seconds_per_gib"]
-            lines.append(
-                f"| {row} | {name} | {first['seconds']:.3f} | {again['seconds']:.3f} | "
-                f"{against[0]:.1f} | {against[1]:.1f} | {'' if cpu is None else f'{cpu:.2f}'} | "
-                f"{again['peak_rss_mib']:.0f} |"
-            )
-    return "\n".join(lines) + "\n"
+def median(rows):
+    return {
+        figure: None if value is None else statistics.median(row[figure] for row in rows)
+        for figure, value in rows[0].items()
+    }
+
+
+def machine():
+    memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
+    return (
+        f"{os.cpu_count()} cores, {round(memory_kib / (1 << 20))} GiB, Linux {platform.release()}, "
+        f"CPython {platform.python_version()}, everything on loopback."
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--json", default="speed.json")
-    parser.add_argument("--table", default="speed.md")
+    parser.add_argument("figures", type=Path)
+    parser.add_argument("--only", default=",".join(ROWS), help="rows: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    rows = arguments.only.split(",")
+    if unknown := set(rows) - set(ROWS):
+        parser.error(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    figures = {"machine": machine(), "rows": {}}
+    if arguments.figures.exists():
+        figures["rows"] = json.loads(arguments.figures.read_text())["rows"]
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         cluster = Cluster(Path(folder) / "cluster", store, workers=1)
         try:
-            scene = fill(store)
-            scene |= {"worker": cluster.hosts[0]}
-            scene["s3"] = {
-                "endpoint_url": store.endpoint,
-                "key": store.key,
-                "secret": store.secret,
-            }
+            scene = {**fill(store), "worker": cluster.hosts[0], "s3": store.options}
             from alluxio_dataset import AlluxioClient
 
             client = AlluxioClient(worker_hosts=cluster.hosts[0])
@@ -110,15 +102,14 @@ def main():
             scene_file = Path(folder) / "scene.json"
             scene_file.touch(mode=0o600)
             scene_file.write_text(json.dumps(scene))
-            rows = {}
-            run(arguments.python, scene_file, rows)
+            for row in rows:
+                figures["rows"][row] = measure(row, arguments.rounds, scene_file)
         finally:
             cluster.stop()
             store.server.kill()
-    machine = {"processors": os.cpu_count(), "python": platform.python_version()}
-    Path(arguments.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
-    Path(arguments.table).write_text(table(rows))
-    print(table(rows))
+    arguments.figures.parent.mkdir(exist_ok=True)
+    arguments.figures.write_text(json.dumps(figures, indent=1) + "\n")
+    print(tables(figures))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList};
 use pyo3::{IntoPyObjectExt, intern};
 
+use crate::buffer;
+
 /// What a call returns to Python.
 pub(crate) trait Answer: Send + 'static {
     fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>>;
@@ -28,6 +30,9 @@ pub(crate) struct Described(pub(crate) Naming, pub(crate) Arc<FileStatus>);
 
 /// A listing.
 pub(crate) struct Listed(pub(crate) Naming, pub(crate) Arc<Vec<FileStatus>>);
+
+/// A list of texts.
+pub(crate) struct Texts(pub(crate) Vec<String>);
 
 /// JSON that Python's half turns into its types.
 pub(crate) struct Json(pub(crate) String);
@@ -98,12 +103,8 @@ pub(crate) fn joined<'py>(py: Python<'py>, chunks: &[Bytes]) -> PyResult<Bound<'
         return Ok(PyBytes::new(py, chunk));
     }
     let length = chunks.iter().map(Bytes::len).sum();
-    PyBytes::new_with(py, length, |mut rest: &mut [u8]| {
-        for chunk in chunks {
-            let (part, after) = rest.split_at_mut(chunk.len());
-            part.copy_from_slice(chunk);
-            rest = after;
-        }
+    buffer::filled(py, length, |room| {
+        chunks.iter().for_each(|chunk| room.push(chunk));
         Ok(())
     })
 }
@@ -123,6 +124,12 @@ impl Answer for bool {
 impl Answer for u64 {
     fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         self.into_bound_py_any(py)
+    }
+}
+
+impl Answer for Texts {
+    fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        self.0.into_bound_py_any(py)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use alluxio_client::{Error, ErrorKind, FileReader, FileWriter};
+use alluxio_client::{Error, ErrorKind, FileReader, FileWriter, ReadBytes};
 use alluxio_config::AccessProfile;
 use alluxio_wire::FileStatus;
 use arc_swap::ArcSwap;
@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
 use crate::answer::{Naming, entry, joined};
+use crate::buffer::{self, Room};
 use crate::process::{Owned, wait};
 use crate::session::{STEP_BYTES, Shared};
 
@@ -63,14 +64,22 @@ impl Opened {
         let mut chunks = Vec::new();
         let mut offset = range.start;
         while offset < range.end {
-            let read = self.reader.read_at(offset, step(offset, range.end)).await?;
-            if read.is_empty() {
-                return Err(self.shortened(offset));
-            }
+            let read = self.some(offset..range.end).await?;
             offset += read.len() as u64;
             chunks.extend(read.chunks);
         }
         Ok(chunks)
+    }
+
+    /// The first bytes of a range that lies within the file, as many as one step has.
+    async fn some(&self, range: Range<u64>) -> Result<ReadBytes, Error> {
+        let length = range.end - range.start;
+        let length = usize::try_from(length).map_or(STEP_BYTES, |left| left.min(STEP_BYTES));
+        let read = self.reader.read_at(range.start, length).await?;
+        if read.is_empty() {
+            return Err(self.shortened(range.start));
+        }
+        Ok(read)
     }
 
     /// The bytes of a range that lies within the file.
@@ -83,26 +92,40 @@ impl Opened {
         if length <= GATHERED_BYTES {
             return joined(py, &wait(py, &self.uri, self.chunks(range))?);
         }
-        PyBytes::new_with(py, length, |buffer: &mut [u8]| {
-            wait(py, &self.uri, self.fill(range, buffer))
+        buffer::filled(py, length, |room| {
+            wait(py, &self.uri, self.fill(range, room))
         })
     }
 
-    async fn fill(&self, range: Range<u64>, mut buffer: &mut [u8]) -> Result<(), Error> {
+    async fn fill(&self, range: Range<u64>, room: &mut Room<'_>) -> Result<(), Error> {
         let mut offset = range.start;
         while offset < range.end {
-            let read = self.reader.read_at(offset, step(offset, range.end)).await?;
-            if read.is_empty() {
-                return Err(self.shortened(offset));
-            }
+            let read = self.some(offset..range.end).await?;
             for chunk in &read.chunks {
-                let (part, rest) = buffer.split_at_mut(chunk.len());
-                part.copy_from_slice(chunk);
-                buffer = rest;
+                room.push(chunk);
                 offset += chunk.len() as u64;
             }
         }
         Ok(())
+    }
+
+    /// Copies the bytes of a range that lies within the file into a view that has room for them.
+    fn copy_into(
+        &self,
+        py: Python<'_>,
+        range: Range<u64>,
+        view: &Bound<'_, PyMemoryView>,
+    ) -> PyResult<usize> {
+        let mut place = 0;
+        while range.start + (place as u64) < range.end {
+            let left = range.start + place as u64..range.end;
+            let read = wait(py, &self.uri, self.some(left))?;
+            for chunk in &read.chunks {
+                buffer::copy(chunk, view, place)?;
+                place += chunk.len();
+            }
+        }
+        Ok(place)
     }
 
     fn shortened(&self, offset: u64) -> Error {
@@ -112,10 +135,6 @@ impl Opened {
         );
         Error::new(ErrorKind::Stale, "read", context)
     }
-}
-
-fn step(offset: u64, end: u64) -> usize {
-    usize::try_from(end - offset).map_or(STEP_BYTES, |left| left.min(STEP_BYTES))
 }
 
 /// A file that is read, at the version that was opened.
@@ -191,6 +210,23 @@ impl Reader {
         };
         let range = opened.clamp(offset, Some(offset.saturating_add(length)));
         opened.bytes(py, range)
+    }
+
+    /// Fills a view of bytes with those from `offset`; fewer only at the end of the file. Returns how
+    /// many.
+    fn read_into(
+        &self,
+        py: Python<'_>,
+        offset: u64,
+        view: &Bound<'_, PyMemoryView>,
+    ) -> PyResult<usize> {
+        let owned = self.opened(py)?;
+        let Some(opened) = owned.get() else {
+            return Ok(0);
+        };
+        let length = view.len()? as u64;
+        let range = opened.clamp(offset, Some(offset.saturating_add(length)));
+        opened.copy_into(py, range, view)
     }
 }
 

@@ -8,9 +8,11 @@
 //!    the GIL, or calls back; [`fork`] is what happens around a fork.
 //! 3. [`answer`] and [`errors`] turn what comes into Python's own values and exceptions; every
 //!    exception is decided in one `match`.
-//! 4. [`file`] has open files, [`loads`] the load jobs, [`logs`] the way to Python's logging.
+//! 4. [`file`] has open files (and [`buffer`] how bytes become Python's), [`transfer`] those that go to and from the local disk, [`loads`] the load
+//!    jobs, [`logs`] the way to Python's logging.
 
 mod answer;
+mod buffer;
 mod errors;
 mod file;
 mod fork;
@@ -20,6 +22,7 @@ mod options;
 mod process;
 mod ranges;
 mod session;
+mod transfer;
 
 use pyo3::prelude::*;
 
@@ -36,6 +39,8 @@ mod _native {
     use crate::process::Task;
     #[pymodule_export]
     use crate::session::Session;
+    #[pymodule_export]
+    use crate::transfer::Progress;
     use pyo3::prelude::*;
 
     /// Installs the one crypto provider; a second import of the module changes nothing.

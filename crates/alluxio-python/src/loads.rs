@@ -1,12 +1,10 @@
 //! Load jobs, with options and answers as JSON: Python's half has the types that users see.
 
-use alluxio_client::{Error, ErrorKind};
+use alluxio_client::{Client, Error, ErrorKind};
 use alluxio_wire::{LoadCounts, LoadOptions, LoadState, ProgressQuery, UfsUri};
 use pyo3::PyResult;
 use pyo3::exceptions::PyValueError;
 use serde::{Deserialize, Serialize};
-
-use crate::session::Shared;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -49,21 +47,21 @@ pub(crate) fn options(json: &str) -> PyResult<LoadOptions> {
 }
 
 pub(crate) async fn submit(
-    shared: &Shared,
-    uri: &str,
+    client: &Client,
+    path: &str,
     options: &LoadOptions,
 ) -> Result<String, Error> {
-    let (client, path) = parsed(shared, uri).await?;
-    json(&client.loads().submit(&path, options).await?)
+    let uri = uri(client, path)?;
+    json(&client.loads().submit(&uri, options).await?)
 }
 
-pub(crate) async fn progress(shared: &Shared, uri: &str, verbose: bool) -> Result<String, Error> {
-    let (client, path) = parsed(shared, uri).await?;
+pub(crate) async fn progress(client: &Client, path: &str, verbose: bool) -> Result<String, Error> {
     let query = ProgressQuery {
         verbose,
         ..ProgressQuery::default()
     };
-    let answer = client.loads().progress_with(&path, &query).await?;
+    let uri = uri(client, path)?;
+    let answer = client.loads().progress_with(&uri, &query).await?;
     json(&Told {
         state: answer.state,
         is_unknown: answer.is_unknown(),
@@ -73,16 +71,14 @@ pub(crate) async fn progress(shared: &Shared, uri: &str, verbose: bool) -> Resul
     })
 }
 
-pub(crate) async fn stop(shared: &Shared, uri: &str) -> Result<String, Error> {
-    let (client, path) = parsed(shared, uri).await?;
-    json(&client.loads().stop(&path).await?)
+pub(crate) async fn stop(client: &Client, path: &str) -> Result<String, Error> {
+    json(&client.loads().stop(&uri(client, path)?).await?)
 }
 
-async fn parsed(shared: &Shared, uri: &str) -> Result<(alluxio_client::Client, UfsUri), Error> {
-    let (client, _path) = shared.client(uri).await?;
-    let path = UfsUri::parse(uri)
-        .map_err(|error| Error::new(ErrorKind::InvalidInput, "load", error.to_string()))?;
-    Ok((client, path))
+/// Loads are of whole URIs.
+fn uri(client: &Client, path: &str) -> Result<UfsUri, Error> {
+    let joined = client.root().join(path);
+    joined.map_err(|error| Error::new(ErrorKind::InvalidInput, "load", error.to_string()))
 }
 
 fn json(answer: &impl Serialize) -> Result<String, Error> {

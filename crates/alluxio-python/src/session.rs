@@ -8,11 +8,11 @@
 //! returns a `Task` at once (see [`crate::process::answer`]).
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use alluxio_client::{
-    Client, Error, ErrorKind, Existing, RemoveOptions, TouchOptions, TransferOptions, WriteMode,
-    WriteOptions,
+    Client, Error, ErrorKind, RemoveOptions, TouchOptions, Transferred, WriteMode, WriteOptions,
 };
 use alluxio_config::AccessProfile;
 use alluxio_wire::{FileStatus, UfsUri};
@@ -25,12 +25,13 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use tokio::sync::OnceCell;
 
-use crate::answer::{Chunks, Described, Json, Listed, Naming};
+use crate::answer::{Answer, Chunks, Described, Json, Listed, Naming, Texts};
 use crate::file::{Opened, Reader, Writer};
 use crate::loads;
 use crate::options::Template;
 use crate::process::{Owned, answer, owned, wait};
 use crate::ranges::{self, Range};
+use crate::transfer::{self, Progress};
 
 /// Roots that one session is connected to. Past it the client of some root is let go, and connected
 /// anew when it is asked for: each holds up to `client.memory_limit`.
@@ -116,14 +117,6 @@ fn mode(exclusive: bool) -> WriteMode {
     }
 }
 
-fn transfer(recursive: bool) -> TransferOptions {
-    TransferOptions {
-        recursive,
-        existing: Existing::Replace,
-        progress: None,
-    }
-}
-
 fn profile(name: Option<&str>) -> PyResult<Option<AccessProfile>> {
     match name {
         None => Ok(None),
@@ -140,6 +133,48 @@ fn profile(name: Option<&str>) -> PyResult<Option<AccessProfile>> {
 }
 
 type Done = Option<Py<PyAny>>;
+
+type Answered<'py> = PyResult<Bound<'py, PyAny>>;
+
+impl Session {
+    /// Answers with what is done by the client of a URI's root, given the path below it.
+    fn by_client<'py, T: Answer, F: Future<Output = Result<T, Error>> + Send + 'static>(
+        &self,
+        py: Python<'py>,
+        uri: String,
+        done: Done,
+        operation: impl FnOnce(Client, String) -> F + Send + 'static,
+    ) -> Answered<'py> {
+        let shared = Arc::clone(&self.shared);
+        let named = uri.clone();
+        answer(py, &named, done, async move {
+            let (client, path) = shared.client(&uri).await?;
+            operation(client, path).await
+        })
+    }
+
+    /// The same of two URIs, which must be of one root.
+    fn by_client_of_both<'py, F: Future<Output = Result<Transferred, Error>> + Send + 'static>(
+        &self,
+        py: Python<'py>,
+        [source, target]: [String; 2],
+        done: Done,
+        name: &'static str,
+        operation: impl FnOnce(Client, String, String) -> F + Send + 'static,
+    ) -> Answered<'py> {
+        let shared = Arc::clone(&self.shared);
+        let named = source.clone();
+        answer(py, &named, done, async move {
+            let (root, to) = split(&target)?;
+            let (client, from) = shared.client(&source).await?;
+            if *client.root() != root {
+                let context = format!("{source} and {target} are not of one bucket");
+                return Err(Error::new(ErrorKind::Unsupported, name, context));
+            }
+            Ok(operation(client, from, to).await?.files)
+        })
+    }
+}
 
 #[pymethods]
 impl Session {
@@ -159,32 +194,29 @@ impl Session {
 
     /// The entry of a file or directory.
     #[pyo3(signature = (uri, done=None))]
-    fn status<'py>(&self, py: Python<'py>, uri: String, done: Done) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            let (client, path) = shared.client(&uri).await?;
-            Ok(Described(naming(&uri), client.info(&path).await?))
+    fn status<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        let naming = naming(&uri);
+        self.by_client(py, uri, done, move |client, path| async move {
+            Ok(Described(naming, client.info(&path).await?))
         })
     }
 
     /// The entries of a directory, sorted by name; of a file, its own.
     #[pyo3(signature = (uri, done=None))]
-    fn list<'py>(&self, py: Python<'py>, uri: String, done: Done) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            let (client, path) = shared.client(&uri).await?;
-            Ok(Listed(naming(&uri), client.ls(&path).await?))
+    fn ls<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        let naming = naming(&uri);
+        self.by_client(py, uri, done, move |client, path| async move {
+            Ok(Listed(naming, client.ls(&path).await?))
         })
     }
 
     /// The entries of all files below a directory.
     #[pyo3(signature = (uri, done=None))]
-    fn walk<'py>(&self, py: Python<'py>, uri: String, done: Done) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            let (client, path) = shared.client(&uri).await?;
+    fn walk<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        let naming = naming(&uri);
+        self.by_client(py, uri, done, move |client, path| async move {
             let files: Vec<FileStatus> = client.walk(&path).try_collect().await?;
-            Ok(Listed(naming(&uri), Arc::new(files)))
+            Ok(Listed(naming, Arc::new(files)))
         })
     }
 
@@ -197,9 +229,9 @@ impl Session {
         start: u64,
         end: Option<u64>,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
+    ) -> Answered<'py> {
         if done.is_some() {
+            let shared = Arc::clone(&self.shared);
             return answer(py, &uri.clone(), done, async move {
                 let opened = Opened::new(&shared, uri, None).await?;
                 let range = opened.clamp(start, end);
@@ -214,12 +246,7 @@ impl Session {
     /// The bytes of many ranges `(uri, start, end)`, side by side: a list of `bytes`, and of
     /// exceptions where a range could not be read.
     #[pyo3(signature = (ranges, done=None))]
-    fn read_ranges<'py>(
-        &self,
-        py: Python<'py>,
-        ranges: Vec<Range>,
-        done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn read_ranges<'py>(&self, py: Python<'py>, ranges: Vec<Range>, done: Done) -> Answered<'py> {
         let shared = Arc::clone(&self.shared);
         answer(py, "", done, async move {
             Ok(ranges::read(&shared, ranges).await)
@@ -258,29 +285,18 @@ impl Session {
         data: PyBackedBytes,
         exclusive: bool,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            let (client, path) = shared.client(&uri).await?;
-            let bytes = Bytes::from_owner(data);
-            client
-                .write_bytes(&path, bytes, mode(exclusive))
-                .await
-                .map(drop)
+    ) -> Answered<'py> {
+        let bytes = Bytes::from_owner(data);
+        self.by_client(py, uri, done, move |client, path| async move {
+            let written = client.write_bytes(&path, bytes, mode(exclusive)).await;
+            written.map(drop)
         })
     }
 
     /// Makes a directory and those above it.
     #[pyo3(signature = (uri, done=None))]
-    fn make_dir<'py>(
-        &self,
-        py: Python<'py>,
-        uri: String,
-        done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            let (client, path) = shared.client(&uri).await?;
+    fn make_dir<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        self.by_client(py, uri, done, |client, path| async move {
             client.mkdir(&path).await
         })
     }
@@ -294,14 +310,12 @@ impl Session {
         uri: String,
         recursive: bool,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            let (client, path) = shared.client(&uri).await?;
-            let options = RemoveOptions {
-                recursive,
-                even_root: false,
-            };
+    ) -> Answered<'py> {
+        let options = RemoveOptions {
+            recursive,
+            even_root: false,
+        };
+        self.by_client(py, uri, done, move |client, path| async move {
             client.rm(&path, options).await.map(|removed| removed.files)
         })
     }
@@ -314,15 +328,14 @@ impl Session {
         uri: String,
         truncate: bool,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            let (client, path) = shared.client(&uri).await?;
+    ) -> Answered<'py> {
+        self.by_client(py, uri, done, move |client, path| async move {
             client.touch(&path, TouchOptions { truncate }).await
         })
     }
 
     /// Copies a file, or with `recursive` a directory, within one bucket; replaces what is there.
+    /// Returns how many files were copied.
     #[pyo3(signature = (source, target, recursive=false, done=None))]
     fn copy<'py>(
         &self,
@@ -331,16 +344,16 @@ impl Session {
         target: String,
         recursive: bool,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &source.clone(), done, async move {
-            let (client, from, to) = pair(&shared, "cp", &source, &target).await?;
-            let copied = client.cp(&from, &to, transfer(recursive)).await?;
-            Ok(copied.files)
-        })
+    ) -> Answered<'py> {
+        let options = transfer::replacing(recursive);
+        let copy = |client: Client, from: String, to: String| async move {
+            client.cp(&from, &to, options).await
+        };
+        self.by_client_of_both(py, [source, target], done, "cp", copy)
     }
 
     /// Moves a file, or with `recursive` a directory, within one bucket; replaces what is there.
+    /// Returns how many files were moved.
     #[pyo3(signature = (source, target, recursive=false, done=None))]
     fn rename<'py>(
         &self,
@@ -349,59 +362,89 @@ impl Session {
         target: String,
         recursive: bool,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &source.clone(), done, async move {
-            let (client, from, to) = pair(&shared, "mv", &source, &target).await?;
-            let moved = client.mv(&from, &to, transfer(recursive)).await?;
-            Ok(moved.files)
+    ) -> Answered<'py> {
+        let options = transfer::replacing(recursive);
+        let rename = |client: Client, from: String, to: String| async move {
+            client.mv(&from, &to, options).await
+        };
+        self.by_client_of_both(py, [source, target], done, "mv", rename)
+    }
+
+    /// Copies a file to the local disk, and goes on with what a download that was cut has left.
+    /// Returns how many bytes it has.
+    #[pyo3(signature = (uri, path, progress=None, done=None))]
+    fn download<'py>(
+        &self,
+        py: Python<'py>,
+        uri: String,
+        path: PathBuf,
+        progress: Option<&Bound<'py, Progress>>,
+        done: Done,
+    ) -> Answered<'py> {
+        let options = transfer::of_one_file(true, progress);
+        self.by_client(py, uri, done, move |client, from| async move {
+            let downloaded = client.download(&from, &path, options).await;
+            downloaded.map(|it| it.bytes)
+        })
+    }
+
+    /// Copies a local file to the store. `exclusive` fails where one is. Returns how many bytes it has.
+    #[pyo3(signature = (path, uri, exclusive=false, progress=None, done=None))]
+    fn upload<'py>(
+        &self,
+        py: Python<'py>,
+        path: PathBuf,
+        uri: String,
+        exclusive: bool,
+        progress: Option<&Bound<'py, Progress>>,
+        done: Done,
+    ) -> Answered<'py> {
+        let options = transfer::of_one_file(!exclusive, progress);
+        self.by_client(py, uri, done, move |client, to| async move {
+            let uploaded = client.upload(&path, &to, options).await;
+            uploaded.map(|it| it.bytes)
         })
     }
 
     /// Forgets what is known of a path and of all below it.
-    fn forget(&self, py: Python<'_>, uri: &str) -> PyResult<()> {
-        wait(py, uri, async {
-            let (client, path) = self.shared.client(uri).await?;
+    #[pyo3(signature = (uri, done=None))]
+    fn forget<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        self.by_client(py, uri, done, |client, path| async move {
             client.forget(&path)?;
             client.forget_below(&path)
         })
     }
 
     /// The order in which the files of one bucket will be opened: the next ones are fetched ahead.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a list comes from Python by value"
-    )]
-    fn follow_list(&self, py: Python<'_>, uris: Vec<String>) -> PyResult<()> {
-        let Some(first) = uris.first() else {
-            return Ok(());
+    #[pyo3(signature = (uris, done=None))]
+    fn follow_list<'py>(&self, py: Python<'py>, uris: Vec<String>, done: Done) -> Answered<'py> {
+        let Some(first) = uris.first().cloned() else {
+            return Ok(py.None().into_bound(py));
         };
-        wait(py, first, async {
-            let (client, _path) = self.shared.client(first).await?;
+        self.by_client(py, first, done, move |client, _path| async move {
             let paths = uris.iter().map(|uri| split(uri).map(|(_root, path)| path));
             client.follow_list(paths.collect::<Result<_, _>>()?)
         })
     }
 
     /// What the client of a URI's bucket did so far, as JSON: bytes, requests and time by source.
-    fn summary(&self, py: Python<'_>, uri: &str) -> PyResult<String> {
-        wait(py, uri, async {
-            let (client, _path) = self.shared.client(uri).await?;
-            serde_json::to_string(&client.summary()).map_err(|error| {
+    #[pyo3(signature = (uri, done=None))]
+    fn summary<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        self.by_client(py, uri, done, |client, _path| async move {
+            let summary = serde_json::to_string(&client.summary());
+            summary.map(Json).map_err(|error| {
                 Error::new(ErrorKind::Unexpected, "summary", "cannot be written").with_source(error)
             })
         })
     }
 
-    /// The workers that are known now, as `host:port`.
-    fn workers(&self, py: Python<'_>, uri: &str) -> PyResult<Vec<String>> {
-        wait(py, uri, async {
-            let (client, _path) = self.shared.client(uri).await?;
+    /// The workers that are known now, as URLs.
+    #[pyo3(signature = (uri, done=None))]
+    fn workers<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        self.by_client(py, uri, done, |client, _path| async move {
             let workers = client.workers();
-            let names = workers
-                .endpoints()
-                .map(|worker| worker.base_url.to_string());
-            Ok(names.collect())
+            let urls = workers.endpoints().map(|it| it.base_url.to_string());
+            Ok(Texts(urls.collect()))
         })
     }
 
@@ -413,11 +456,10 @@ impl Session {
         uri: String,
         options: &str,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> Answered<'py> {
         let options = loads::options(options)?;
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            loads::submit(&shared, &uri, &options).await.map(Json)
+        self.by_client(py, uri, done, move |client, path| async move {
+            loads::submit(&client, &path, &options).await.map(Json)
         })
     }
 
@@ -429,40 +471,17 @@ impl Session {
         uri: String,
         verbose: bool,
         done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            loads::progress(&shared, &uri, verbose).await.map(Json)
+    ) -> Answered<'py> {
+        self.by_client(py, uri, done, move |client, path| async move {
+            loads::progress(&client, &path, verbose).await.map(Json)
         })
     }
 
     /// Ends a load. Returns the worker's answer as JSON.
     #[pyo3(signature = (uri, done=None))]
-    fn stop_load<'py>(
-        &self,
-        py: Python<'py>,
-        uri: String,
-        done: Done,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let shared = Arc::clone(&self.shared);
-        answer(py, &uri.clone(), done, async move {
-            loads::stop(&shared, &uri).await.map(Json)
+    fn stop_load<'py>(&self, py: Python<'py>, uri: String, done: Done) -> Answered<'py> {
+        self.by_client(py, uri, done, |client, path| async move {
+            loads::stop(&client, &path).await.map(Json)
         })
     }
-}
-
-/// The client of two URIs of one root, and the paths below it.
-async fn pair(
-    shared: &Shared,
-    operation: &'static str,
-    source: &str,
-    target: &str,
-) -> Result<(Client, String, String), Error> {
-    let (root, to) = split(target)?;
-    let (client, from) = shared.client(source).await?;
-    if *client.root() != root {
-        let context = format!("{source} and {target} are not of one bucket");
-        return Err(Error::new(ErrorKind::Unsupported, operation, context));
-    }
-    Ok((client, from, to))
 }

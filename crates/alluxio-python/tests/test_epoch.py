@@ -1,28 +1,41 @@
 """An epoch over 5,000 images by 4 processes, with a worker killed in the middle: no error, and all
-bytes right. By multiprocessing, which is what DataLoader does, and by PyTorch where it is installed."""
+pixels right. By multiprocessing, which is what DataLoader does, and by PyTorch where it is installed."""
 
 import hashlib
 import importlib.util
+import io
 import multiprocessing
-import os
 import random
 
 import pytest
+from PIL import Image
 
 COUNT = 5_000
+EDGE = 24
 
 
 @pytest.fixture
 def images(own_cluster, folder):
-    """Digests of 5,000 files of the size of small images, by their names."""
+    """Digests of the pixels of 5,000 images, half JPEG and half PNG, by their names."""
     below = own_cluster.store.root / folder
     below.mkdir(parents=True)
+    pixels = random.Random(0)
     digests = {}
     for index in range(COUNT):
-        content = os.urandom(3_000 + index % 1_000)
-        (below / f"{index:05}.jpg").write_bytes(content)
-        digests[f"{folder}/{index:05}.jpg"] = hashlib.sha256(content).hexdigest()
+        image = Image.frombytes("RGB", (EDGE, EDGE), pixels.randbytes(EDGE * EDGE * 3))
+        kind = ("jpeg", "png")[index % 2]
+        encoded = io.BytesIO()
+        image.save(encoded, kind)
+        (below / f"{index:05}.{kind}").write_bytes(encoded.getvalue())
+        digests[f"{folder}/{index:05}.{kind}"] = decoded(encoded)
     return digests
+
+
+def decoded(file):
+    """The digest of an image's pixels; a JPEG's are those that the decoder makes of it."""
+    with Image.open(file) as image:
+        assert image.size == (EDGE, EDGE)
+        return hashlib.sha256(image.convert("RGB").tobytes()).hexdigest()
 
 
 class Images:
@@ -36,7 +49,8 @@ class Images:
 
     def __getitem__(self, index):
         path = self.paths[index]
-        return path, hashlib.sha256(self.fs.cat_file(path)).hexdigest()
+        with self.fs.open(path) as file:
+            return path, decoded(file)
 
 
 def killing_in_the_middle(cluster, samples):

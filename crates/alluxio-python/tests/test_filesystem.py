@@ -1,6 +1,8 @@
 """Names, options, errors, listings, bulk reads: what the table of operations does not say."""
 
+import asyncio
 import errno
+import io
 import logging
 import os
 import pickle
@@ -8,6 +10,7 @@ from datetime import datetime, timezone
 
 import fsspec
 import pytest
+from conftest import wait_for
 
 import alluxio_dataset
 from alluxio_dataset import AlluxioFileSystem
@@ -300,17 +303,82 @@ def test_what_others_write_is_seen_after_invalidate_cache(fs, store, folder):
 def test_get_and_put_tell_their_progress(fs, folder, tmp_path):
     from fsspec.callbacks import Callback
 
+    class Heard(Callback):
+        """What was told, and the same of the children, each of which is one file."""
+
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.told, self.children = [], []
+
+        def call(self, *args, **kwargs):
+            self.told.append(self.value)
+
+        def branched(self, *paths, **kwargs):
+            self.children.append(Heard())
+            return self.children[-1]
+
+        def branch(self, path_1, path_2, kwargs):
+            kwargs["callback"] = self.branched(path_1, path_2)
+
     data = os.urandom(20_000_000)
     (tmp_path / "large").write_bytes(data)
-    up, down = Callback(), Callback()
+    up, down = Heard(), Heard()
     fs.put_file(str(tmp_path / "large"), f"{folder}/large", callback=up)
-    assert (up.size, up.value) == (len(data), len(data))
     fs.get_file(f"{folder}/large", str(tmp_path / "back"), callback=down)
-    assert (down.size, down.value) == (len(data), len(data))
+    for heard in (up, down):
+        assert heard.size == len(data) == heard.told[-1] and heard.told == sorted(heard.told)
     assert (tmp_path / "back").read_bytes() == data
+    opened, told = io.BytesIO(), Heard()
+    fs.get_file(f"{folder}/large", None, callback=told, outfile=opened)
+    assert opened.getvalue() == data and told.told[-1] == len(data)
+
+    (tmp_path / "many").mkdir()
+    for index in range(20):
+        (tmp_path / "many" / f"{index}").write_bytes(b"x" * index)
+    up, down = Heard(), Heard()
+    fs.upload(str(tmp_path / "many"), f"{folder}/many", recursive=True, callback=up)
+    fs.download(f"{folder}/many", str(tmp_path / "back-many"), recursive=True, callback=down)
+    for heard in (up, down):
+        assert heard.told[-1] == heard.size >= 20
+        assert sum(child.value for child in heard.children) == sum(range(20))
+    assert {path.name for path in (tmp_path / "back-many").iterdir()} == set(map(str, range(20)))
     with pytest.raises(FileNotFoundError):
         fs.get_file(f"{folder}/nothing", str(tmp_path / "none"))
     assert not (tmp_path / "none").exists(), "a file that failed leaves nothing behind"
+
+
+def test_a_download_that_was_cut_goes_on(cluster, fs, folder, tmp_path):
+    data = os.urandom(40_000_000)
+    fs.pipe_file(f"{folder}/large", data)
+    target, part = tmp_path / "large", tmp_path / ".large.alluxio-part"
+
+    async def cut():
+        fs = cluster.file_system(asynchronous=True)
+        getting = asyncio.ensure_future(fs._get_file(f"{folder}/large", target))
+        while not getting.done() and not (part.exists() and part.stat().st_size > 8_000_000):
+            await asyncio.sleep(0)
+        if getting.done():
+            target.unlink()
+            return False
+        getting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await getting
+        return True
+
+    assert any(asyncio.run(cut()) for _ in range(20)), "it was faster than we each time"
+    assert part.stat().st_size > 8_000_000 and not target.exists()
+
+    def go_on():
+        try:
+            fs.get_file(f"{folder}/large", target)
+            return True
+        except ConnectionError:
+            # The last piece of the one that was cut is still being written.
+            return False
+
+    wait_for(go_on, "the download went on")
+    assert target.read_bytes() == data
+    assert os.listdir(tmp_path) == ["large"]
 
 
 # ---------------------------------------------------------------- files

@@ -1,4 +1,4 @@
-"""Alluxio-cached datasets in Python: an fsspec file system and load jobs, on a Rust client.
+r"""Alluxio-cached datasets in Python: an fsspec file system and load jobs, on a Rust client.
 
 >>> import fsspec
 >>> fs = fsspec.filesystem(
@@ -7,10 +7,10 @@
 ...     target_protocol="s3",
 ...     target_options={"endpoint_url": "http://minio:9000", "key": "...", "secret": "..."},
 ... )
->>> fs.ls("s3://bucket/train", detail=False)
-['bucket/train/labels.csv', 'bucket/train/images']
->>> fs.cat_file("bucket/train/labels.csv")
-b'...'
+>>> fs.ls("s3://data/train/images", detail=False)
+['data/train/images/0.jpg', 'data/train/images/1.jpg']
+>>> fs.cat_file("data/train/labels.csv")
+b'0.jpg,cat\n1.jpg,dog'
 
 Pages come from the worker that the hash ring names, the same that Alluxio's Java client picks; from
 the next one where it is down; and from the store where none can serve.

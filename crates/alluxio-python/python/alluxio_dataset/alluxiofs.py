@@ -8,6 +8,6 @@ import importlib.util
 if importlib.util.find_spec("alluxiofs") is None:
     from .filesystem import AlluxioFileSystem
 else:
-    from alluxiofs import AlluxioFileSystem
+    from alluxiofs import AlluxioFileSystem  # type: ignore[no-redef]
 
 __all__ = ["AlluxioFileSystem"]

@@ -54,14 +54,16 @@ class LoadProgress(NamedTuple):
 class AlluxioClient:
     """The load jobs of a cluster.
 
-    >>> client = AlluxioClient(etcd_hosts="etcd")
-    >>> client.submit_load("s3://bucket/train", verify=True)
+    >>> client = AlluxioClient(worker_hosts="worker-0,worker-1")
+    >>> client.submit_load("s3://data/train", verify=True)
     True
-    >>> state, content = client.load_progress("s3://bucket/train")
+    >>> state, content = client.load_progress("s3://data/train")
     >>> state
-    <LoadState.RUNNING: 'RUNNING'>
-    >>> client.load("s3://bucket/train")          # submits, shows a bar, waits
+    <LoadState...>
+    >>> client.load("s3://data/train")            # submits, shows a bar, waits
     LoadProgress(state=<LoadState.SUCCEEDED: 'SUCCEEDED'>, content={...})
+    >>> client.stop_load("s3://data/train")       # nothing is at work any more
+    False
 
     The arguments are those of :class:`AlluxioFileSystem`. Loads are the workers' work: no credentials of
     the store are needed here.
@@ -79,7 +81,7 @@ class AlluxioClient:
         *,
         cluster_name: Optional[str] = None,
     ):
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "etcd_hosts": etcd_hosts,
             "worker_hosts": worker_hosts,
             "options": options,

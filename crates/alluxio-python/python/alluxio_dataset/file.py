@@ -51,10 +51,9 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer) -> int:
         view = memoryview(buffer).cast("B")
-        data = self.reader.read(self.position, len(view))
-        view[: len(data)] = data
-        self.position += len(data)
-        return len(data)
+        count = self.reader.read_into(self.position, view)
+        self.position += count
+        return count
 
     def readall(self) -> bytes:
         data = self.reader.read(self.position, max(self.reader.size - self.position, 0))
@@ -65,15 +64,17 @@ class _Raw(io.RawIOBase):
 class AlluxioFile(io.BufferedReader):
     """A file that is read, at the version that was opened.
 
-    >>> with fs.open("s3://bucket/train/data.parquet") as file:
-    ...     file.seek(-8, 2)
-    ...     footer = file.read(8)
+    >>> with fs.open("s3://data/train/data.parquet") as file:
+    ...     _ = file.seek(-4, 2)
+    ...     file.read()
+    b'PAR1'
     """
 
     def __init__(self, fs: Any, path: str, reader: Any, block_size: Optional[int] = None, **kwargs):
         size = block_size or DEFAULT_BUFFER_BYTES
         self._buffer_bytes = min(max(size, _MIN_BUFFER_BYTES), _MAX_BUFFER_BYTES)
         super().__init__(_Raw(reader, path), self._buffer_bytes)
+        self._reader = reader
         self.fs = fs
         self.path = path
         self.blocksize = self._buffer_bytes
@@ -82,7 +83,7 @@ class AlluxioFile(io.BufferedReader):
 
     def info(self) -> dict:
         """The entry of the version that is read."""
-        return self.raw.reader.info()
+        return self._reader.info()
 
     @property
     def details(self) -> dict:
@@ -103,23 +104,37 @@ class AlluxioFile(io.BufferedReader):
         self._check_open()
         start = self.tell()
         left = max(self.size - start, 0)
-        data = self.raw.reader.read(start, left if length is None or length < 0 else length)
+        data = self._reader.read(start, left if length is None or length < 0 else length)
         self.seek(start + len(data))
         return data
 
     def readinto(self, buffer) -> int:
-        """Fills a buffer; fewer bytes only at the end of the file."""
+        """Fills a buffer; fewer bytes only at the end of the file. Returns how many.
+
+        >>> buffer = bytearray(4)
+        >>> with fs.open("data/train/data.parquet") as file:
+        ...     file.readinto(buffer)
+        4
+        >>> buffer
+        bytearray(b'PAR1')
+        """
         view = memoryview(buffer).cast("B")
         if len(view) < self._buffer_bytes:
             return super().readinto(view)
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        self._check_open()
+        start = self.tell()
+        count = self._reader.read_into(start, view)
+        self.seek(start + count)
+        return count
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``, without moving the position; from any thread."""
+        """``length`` bytes from ``offset``, without moving the position; from any thread.
+
+        >>> fs.open("data/train/labels.csv").read_at(6, 3)
+        b'cat'
+        """
         self._check_open()
-        return self.raw.reader.read(offset, length)
+        return self._reader.read(offset, length)
 
     def readuntil(self, char: bytes = b"\n", blocks: Optional[int] = None) -> bytes:
         """Up to and with the next ``char``, or to the end of the file."""
@@ -154,8 +169,9 @@ class AlluxioWriter(io.RawIOBase):
     """A file that is written. It appears whole when it is closed; after an exception in its ``with``
     block, or :meth:`discard`, what was there before stays.
 
-    >>> with fs.open("s3://bucket/out/part-0", "wb") as file:
-    ...     file.write(b"...")
+    >>> with fs.open("s3://data/train/part-0", "wb") as file:
+    ...     file.write(b"rows")
+    4
     """
 
     def __init__(self, fs: Any, path: str, writer: Any, mode: str = "wb"):

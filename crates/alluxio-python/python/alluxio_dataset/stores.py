@@ -12,6 +12,7 @@ import asyncio
 import functools
 import logging
 import os
+from datetime import datetime
 from typing import Any, Callable, Optional
 
 
@@ -60,7 +61,7 @@ class WrappedStore:
     (told by length and, where both know it, by time) or cannot serve.
     """
 
-    def __init__(self, fs: Any, session: Optional[Any], falls_back: bool, log: logging.Logger):
+    def __init__(self, fs: Any, session: Any, falls_back: bool, log: logging.Logger):
         self.fs = fs
         self.session = session
         self.falls_back = falls_back
@@ -78,7 +79,7 @@ class WrappedStore:
     def status(self, uri: str) -> dict:
         return self._entry(self.fs.info(uri))
 
-    def list(self, uri: str) -> list[dict]:
+    def ls(self, uri: str) -> list[dict]:
         return sorted(
             (self._entry(entry) for entry in self.fs.ls(uri, detail=True)),
             key=lambda entry: entry["name"],
@@ -136,6 +137,24 @@ class WrappedStore:
     def rename(self, source: str, target: str, recursive: bool = False) -> None:
         self.fs.mv(source, target, recursive=recursive)
 
+    def download(self, uri: str, path: str, progress: Any) -> None:
+        reader = self.open(uri)
+        with open(path, "wb") as file:
+            try:
+                for start in range(0, reader.size, _COPIED_BYTES):
+                    file.write(reader.read(start, _COPIED_BYTES))
+                    progress.tell(reader.size, file.tell())
+            except BaseException:
+                os.unlink(path)
+                raise
+
+    def upload(self, path: str, uri: str, exclusive: bool, progress: Any) -> None:
+        self._refuse_existing(uri, exclusive)
+        size = os.path.getsize(path)
+        progress.tell(size, 0)
+        self.fs.put_file(path, uri)
+        progress.tell(size, size)
+
     def forget(self, uri: str) -> None:
         self.fs.invalidate_cache(self.fs._strip_protocol(uri))
 
@@ -146,7 +165,7 @@ class WrappedStore:
     def _entry(self, entry: dict) -> dict:
         """The entry with the time under the name that this package promises, where there is one."""
         modified = next((entry[key] for key in _TIMES if entry.get(key) is not None), None)
-        seconds = modified.timestamp() if hasattr(modified, "timestamp") else modified
+        seconds: Any = modified.timestamp() if isinstance(modified, datetime) else modified
         if isinstance(seconds, (int, float)):
             known = {"last_modification_time_ms": int(seconds * 1000), "mtime": float(seconds)}
             return {**entry, **known}
@@ -156,11 +175,9 @@ class WrappedStore:
         """The workers' reader of a file, where theirs is the version that the store has."""
         reader = self.session.open(uri)
         cached, stored = reader.info(), expected or self.status(uri)
-        names = ("last_modification_time_ms",)
-        times = [[entry.get(name) for name in names] for entry in (cached, stored)]
-        both_know = all(time[0] for time in times)
         # Stores tell whole seconds.
-        same_time = not both_know or times[0][0] // 1000 == times[1][0] // 1000
+        seconds = [(it.get("last_modification_time_ms") or 0) // 1000 for it in (cached, stored)]
+        same_time = 0 in seconds or seconds[0] == seconds[1]
         if cached["size"] != stored["size"] or not same_time:
             raise OSError(116, "the workers hold another version", uri)
         return reader
@@ -176,6 +193,9 @@ class WrappedStore:
             self.log.debug("%s is read from the store: %s", uri, error)
             return stored()
 
+
+#: Bytes of a file that are copied to the local disk at once.
+_COPIED_BYTES = 8 * 1024 * 1024
 
 #: Where the file systems of fsspec have the time of a file.
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
@@ -206,6 +226,11 @@ class _WrappedReader:
             lambda: self._reader().read(offset, end - offset),
             lambda: self.store.fs.cat_file(self.uri, start=offset, end=end),
         )
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        data = self.read(offset, len(view))
+        view[: len(data)] = data
+        return len(data)
 
     def _reader(self) -> Any:
         if self._cached is None:
