@@ -592,7 +592,8 @@ class AlluxioFileSystem(AsyncFileSystem):
 
     async def _cp_file(self, path1, path2, **kwargs):
         if (await self._info(path1))["type"] == "directory":
-            await self._makedirs(path2, exist_ok=True)
+            # Even where a file in it was copied before: a directory that was never made goes with it.
+            await self._store.acall("make_dir", self._uri(path2))
         else:
             await self._store.acall("copy", self._uri(path1), self._uri(path2), False)
 
