@@ -6,12 +6,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child::peak_rss_bytes_in;
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);
-/// Between two looks whether it listens.
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(3);
+/// Between two looks whether it listens, or has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A running server.
@@ -62,8 +65,14 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// Asks the server to end, since only it ends its own workers, and then does not ask any more.
+    /// That it has ended already is as good.
     fn drop(&mut self) {
-        // Ended already is as good.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let until = Instant::now() + END;
+        while Instant::now() < until && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(LOOK);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
