@@ -12,6 +12,9 @@ use super::murmur3::murmur3_32;
 /// moves a file.
 const KETAMA_REPLICAS: i32 = 200;
 
+/// Turned over, it puts negative positions before the others in the order of unsigned numbers.
+const SIGN: u32 = 1 << 31;
+
 /// Sorted by position; the second part is an index into the ring's workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Points(Vec<(i32, u32)>);
@@ -34,11 +37,13 @@ impl Points {
         workers: &[WorkerId],
         points_of: impl Fn(&WorkerId) -> I,
     ) -> Self {
-        let mut points: Vec<(i32, u32)> = (0u32..)
+        // One number each, which sorts in half the time of a pair.
+        let mut packed: Vec<u64> = (0u32..)
             .zip(workers)
-            .flat_map(|(index, worker)| points_of(worker).map(move |point| (point, index)))
+            .flat_map(|(index, worker)| points_of(worker).map(move |point| pack(point, index)))
             .collect();
-        points.sort_unstable();
+        packed.sort_unstable();
+        let mut points = packed.into_iter().map(unpack).collect();
         keep_last_of_each_position(&mut points);
         Self(points)
     }
@@ -85,6 +90,17 @@ fn points_of(worker: &WorkerId, virtual_nodes: u32) -> impl Iterator<Item = i32>
         bytes[20..].copy_from_slice(&index.to_le_bytes());
         murmur3_32(&bytes)
     })
+}
+
+/// A point and its worker as a number, in the same order.
+fn pack(point: i32, worker: u32) -> u64 {
+    u64::from(point.cast_unsigned() ^ SIGN) << 32 | u64::from(worker)
+}
+
+fn unpack(packed: u64) -> (i32, u32) {
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves")]
+    let (point, worker) = ((packed >> 32) as u32, packed as u32);
+    ((point ^ SIGN).cast_signed(), worker)
 }
 
 /// Where points of two workers coincide, the later worker stands, as a map filled in the order of
