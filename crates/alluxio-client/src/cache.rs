@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::Metrics;
-use crate::source::{BytesBySource, FetchedPage, OpenedFile, PageSource, Source};
+use crate::source::{BytesBySource, FetchedPage, LocalRun, OpenedFile, PageSource, Source};
 
 pub use account::Account;
 pub(crate) use account::Charge;
@@ -281,6 +281,10 @@ impl PageCache {
         };
         let file = Arc::clone(&first.end.key.file);
         let indices = first.end.key.index..last.end.key.index + 1;
+        if let Some(local) = self.source.local_run(&file, indices.clone()) {
+            self.runtime.spawn(Arc::clone(self).read_here(run, local));
+            return;
+        }
         let mut pages = Arc::clone(&self.source).fetch_run(file, indices);
         self.runtime.spawn(async move {
             let mut failed = None;
@@ -290,6 +294,24 @@ impl PageCache {
                     Some(error) => Err(Error::clone(error)),
                 };
                 failed = fetched.as_ref().err().cloned();
+                page.tell(fetched);
+            }
+        });
+    }
+
+    /// Reads the pages of a run on a thread that may block, which tells those who wait itself.
+    async fn read_here(self: Arc<Self>, run: Vec<RunPage>, mut local: LocalRun) {
+        // The semaphore is never closed.
+        let turn = Arc::clone(&local.turns).acquire_owned().await.ok();
+        let runtime = self.runtime.clone();
+        self.runtime.clone().spawn_blocking(move || {
+            let _turn = turn;
+            for page in run {
+                let key = &page.end.key;
+                let fetched = match (local.read)(key.index) {
+                    Some(here) => Ok(here),
+                    None => runtime.block_on(self.source.fetch(&key.file, key.index)),
+                };
                 page.tell(fetched);
             }
         });

@@ -193,21 +193,31 @@ impl DiskCache {
         let pages = usize::try_from(indices.end - indices.start).unwrap_or(usize::MAX);
         // Room for all of them, so that the thread waits for nobody.
         let (teller, told) = mpsc::channel(pages.clamp(1, RUN_PAGES));
-        let (inner, key) = (Arc::clone(&self.inner), FileKey::of(file));
+        let mut read = self.reader(file);
         // The semaphore is never closed.
-        let turn = Arc::clone(&inner.turns).acquire_owned().await.ok();
+        let turn = self.turns().acquire_owned().await.ok();
         self.inner.runtime.spawn_blocking(move || {
             let _turn = turn;
-            let mut file = DataFile::of(key);
             for index in indices {
-                let page = inner.look(&mut file, index);
                 // Nobody waits any more.
-                if teller.blocking_send(page).is_err() {
+                if teller.blocking_send(read(index)).is_err() {
                     break;
                 }
             }
         });
         told
+    }
+
+    /// What reads a file's pages, on a thread that may block; `None` is one that is not here.
+    pub(crate) fn reader(&self, file: &OpenedFile) -> impl FnMut(u64) -> Option<Bytes> + use<> {
+        let inner = Arc::clone(&self.inner);
+        let mut file = DataFile::of(FileKey::of(file));
+        move |index| inner.look(&mut file, index)
+    }
+
+    /// For runs that are read.
+    pub(crate) fn turns(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.inner.turns)
     }
 
     /// Gives a page to the writer, which keeps it if it can.

@@ -64,6 +64,14 @@ pub struct FetchedPage {
     pub source: Source,
 }
 
+/// Reads pages of one file from this node's disk.
+pub struct LocalRun {
+    /// A run takes one of these, so that few are read at one time.
+    pub turns: Arc<Semaphore>,
+    /// Reads a page; `None` where it is not there. It blocks on the disk.
+    pub read: Box<dyn FnMut(u64) -> Option<FetchedPage> + Send>,
+}
+
 /// Fetches pages.
 ///
 /// A page is whole and of the opened version, or it is an error: a short or shifted page, or one
@@ -93,6 +101,12 @@ pub trait PageSource: Send + Sync {
     /// be fetched by itself.
     fn run_from(&self, _file: &OpenedFile, _indices: Range<u64>) -> u64 {
         0
+    }
+
+    /// What reads these pages, if all of them lie on this node's disk. From one thread to the next
+    /// they would take longer than from there.
+    fn local_run(&self, _file: &OpenedFile, _indices: Range<u64>) -> Option<LocalRun> {
+        None
     }
 
     /// Fetches pages that follow each other and gives each as it comes, in order, up to the first

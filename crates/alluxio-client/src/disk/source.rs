@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use super::{DiskCache, RUN_BYTES, RUN_PAGES};
 use crate::error::Result;
 use crate::metrics::{Metrics, PageResult};
-use crate::source::{FetchedPage, OpenedFile, PageSource, Source};
+use crate::source::{FetchedPage, LocalRun, OpenedFile, PageSource, Source};
 
 /// A page source with a disk cache before another.
 pub(crate) struct DiskThenRemote {
@@ -40,17 +40,21 @@ impl DiskThenRemote {
         page: Option<Bytes>,
     ) -> Result<FetchedPage> {
         if let Some(bytes) = page {
-            let source = Source::Disk;
-            self.metrics.page_request(source, PageResult::Hit);
-            self.metrics
-                .page_came(source, bytes.len() as u64, started.elapsed());
-            return Ok(FetchedPage { bytes, source });
+            return Ok(found(&self.metrics, bytes, started));
         }
         self.metrics.page_request(Source::Disk, PageResult::Miss);
         let fetched = self.remote.fetch(file, index).await?;
         self.disk.keep(file, index, &fetched.bytes);
         Ok(fetched)
     }
+}
+
+/// A page from the disk, counted.
+fn found(metrics: &Metrics, bytes: Bytes, started: Instant) -> FetchedPage {
+    let source = Source::Disk;
+    metrics.page_request(source, PageResult::Hit);
+    metrics.page_came(source, bytes.len() as u64, started.elapsed());
+    FetchedPage { bytes, source }
 }
 
 #[async_trait]
@@ -87,6 +91,21 @@ impl PageSource for DiskThenRemote {
             Some((true, here)) => here.end - here.start,
             _ => self.remote.run_from(file, indices),
         }
+    }
+
+    fn local_run(&self, file: &OpenedFile, indices: Range<u64>) -> Option<LocalRun> {
+        let [(true, _)] = self.disk.parts(file, indices)[..] else {
+            return None;
+        };
+        let mut read = self.disk.reader(file);
+        let metrics = Arc::clone(&self.metrics);
+        Some(LocalRun {
+            turns: self.disk.turns(),
+            read: Box::new(move |index| {
+                let started = Instant::now();
+                read(index).map(|bytes| found(&metrics, bytes, started))
+            }),
+        })
     }
 
     fn fetch_run(
