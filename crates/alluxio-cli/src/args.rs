@@ -450,6 +450,10 @@ pub(crate) struct MountArguments {
     /// Mode of directories, octal.
     #[arg(long, default_value = "0555", value_parser = octal)]
     pub directory_mode: u32,
+    /// Let applications write: a file is brought to the under-store when it is closed or synchronised.
+    /// The same as `mount: {read_only: false}` in the configuration.
+    #[arg(long)]
+    pub read_write: bool,
     /// User id of the process that parses remote data.
     #[arg(long, default_value_t = UNPRIVILEGED_ID)]
     pub daemon_uid: u32,

@@ -173,6 +173,7 @@ pub(crate) fn raw(arguments: &DatasetArguments, root: UfsUri) -> RawConfig {
             ..RawClient::default()
         },
         worker: RawWorker::default(),
+        mount: alluxio_config::mount::RawMount::default(),
         logging: RawLogging::default(),
     }
 }

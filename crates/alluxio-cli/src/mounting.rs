@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use alluxio_config::Config;
 use alluxio_fuse::{
-    DaemonSpawner, Found, LocalSpawner, Mount, MountError, MountOptions, MountRequest,
+    DaemonSpawner, Found, LocalSpawner, Mount, MountError, MountOptions, MountRequest, Staging,
     find_abandoned,
 };
 use anyhow::{Context, Result, bail};
@@ -69,10 +69,21 @@ pub(crate) fn local_spawner(owner: Owner) -> Result<LocalSpawner> {
 }
 
 /// The same for one dataset, whose configuration says what its daemon may write and needs in memory.
-fn spawner_for(config: &Config, owner: Owner, sockets: &Path) -> Result<LocalSpawner> {
+fn spawner_for(
+    config: &Config,
+    owner: Owner,
+    sockets: &Path,
+    staging: Option<&Staging>,
+) -> Result<LocalSpawner> {
     let log = config.logging.path.as_deref().and_then(Path::parent);
     let cache = config.client.disk_cache.as_ref().map(|c| c.path.as_path());
-    let folders = [Some(sockets), log, cache].into_iter().flatten();
+    let staging = staging.map(|staging| staging.folder.as_path());
+    // An under-store on this machine is written like any other.
+    let uri = &config.ufs.uri;
+    let is_local = staging.is_some() && uri.scheme() == "file";
+    let store = is_local.then(|| Path::new("/").join(uri.path().trim_start_matches('/')));
+    let folders = [Some(sockets), log, cache, staging, store.as_deref()];
+    let folders = folders.into_iter().flatten();
     let writable = folders.filter(|folder| folder.is_dir());
     Ok(LocalSpawner {
         writable: writable.map(Path::to_owned).collect(),
@@ -110,6 +121,28 @@ pub(crate) fn options(source_name: &str) -> MountOptions {
         source_name: source_name.to_owned(),
         ..MountOptions::default()
     }
+}
+
+/// Where files of a mount that can be written lie meanwhile: a folder of its own below `all`.
+pub(crate) fn staging(config: &Config, all: &Path, mountpoint: &Path) -> Option<Staging> {
+    let mount = &config.mount;
+    let hash = Sha256::digest(mountpoint.as_os_str().as_encoded_bytes());
+    (!mount.read_only).then(|| Staging {
+        folder: all.join(&hex::encode(hash)[..16]),
+        capacity_bytes: mount.staging_capacity_bytes,
+    })
+}
+
+/// Makes that folder, for the daemon's user alone.
+fn make_staging(staging: &Staging, owner: Owner) -> Result<()> {
+    let folder = staging.folder.display();
+    let made = std::fs::create_dir_all(&staging.folder)
+        .and_then(|()| chown(&staging.folder, Some(owner.uid), Some(owner.gid)))
+        .and_then(|()| {
+            let mode = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(&staging.folder, mode)
+        });
+    made.with_context(|| format!("cannot make the staging folder {folder}"))
 }
 
 /// Whether this process can mount at all, told before any work was done.
@@ -211,7 +244,11 @@ impl Mounted {
             .path()
             .join(metrics_name("local", "mount", mountpoint));
         options.metrics_socket = Some(metrics_socket.clone());
-        let spawner = spawner_for(config, owner, sockets.path())?;
+        options.staging = staging(config, &config.mount.staging_path, mountpoint);
+        if let Some(staging) = &options.staging {
+            make_staging(staging, owner)?;
+        }
+        let spawner = spawner_for(config, owner, sockets.path(), options.staging.as_ref())?;
         let request = MountRequest {
             mountpoint: mountpoint.to_owned(),
             config_yaml: config.to_yaml_with_secrets(),
@@ -230,7 +267,9 @@ impl Mounted {
     pub(crate) async fn adopt(config: &Config, found: Found, owner: Owner) -> Result<Self> {
         let is_of_this_version = found.daemon_version() == env!("CARGO_PKG_VERSION");
         let sockets = found.metrics_socket().and_then(Path::parent);
-        let spawner = spawner_for(config, owner, sockets.unwrap_or(Path::new("/nonexistent")))?;
+        let sockets = sockets.unwrap_or(Path::new("/nonexistent"));
+        let staging = staging(config, &config.mount.staging_path, found.mountpoint());
+        let spawner = spawner_for(config, owner, sockets, staging.as_ref())?;
         let mount = adopt(found, Arc::new(spawner)).await?;
         let adopted = Self {
             metrics_socket: mount.options().metrics_socket.clone(),

@@ -323,6 +323,11 @@ impl Client {
         &self.inner.metrics
     }
 
+    /// Whether [`Client::mv`] is one step in this dataset's store, also for a directory.
+    pub fn renames_in_one_step(&self) -> bool {
+        self.inner.ufs.renames_in_one_step()
+    }
+
     pub(crate) fn ufs(&self) -> &Ufs {
         &self.inner.ufs
     }

@@ -8,6 +8,7 @@
 pub mod alias;
 pub mod credentials;
 pub mod disk_cache;
+pub mod mount;
 pub mod raw;
 pub mod robust;
 pub mod secret;
@@ -16,6 +17,7 @@ pub mod validated;
 
 pub use credentials::Credentials;
 pub use disk_cache::DiskCacheConfig;
+pub use mount::MountConfig;
 pub use robust::{BreakerOptions, HedgeOptions, RobustOptions};
 pub use secret::SecretString;
 pub use store::{StoreKind, StoreOptions};

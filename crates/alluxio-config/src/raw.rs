@@ -9,6 +9,7 @@ mod worker;
 
 pub use self::worker::{RawPageDirectory, RawPageStore, RawWorker, RawWorkerTls};
 use crate::disk_cache::RawDiskCache;
+use crate::mount::RawMount;
 pub use crate::robust::{RawBreaker, RawHedge};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ pub struct RawConfig {
     /// The embedded worker, read by `alluxio-dataset worker` only.
     #[serde(default)]
     pub worker: RawWorker,
+    /// How it is mounted.
+    #[serde(default)]
+    pub mount: RawMount,
     /// Logs.
     #[serde(default)]
     pub logging: RawLogging,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use alluxio_wire::{PageSize, UfsUri, parse_size};
 
 use crate::disk_cache::{self, DiskCacheConfig};
+use crate::mount::{self, MountConfig};
 pub use crate::raw::{
     RawAccessProfile as AccessProfile, RawAddressingStyle as AddressingStyle,
     RawConsistency as Consistency, RawFallbackPolicy as FallbackPolicy, RawLogFormat as LogFormat,
@@ -43,6 +44,8 @@ pub struct Config {
     pub client: ClientOptions,
     /// The embedded worker.
     pub worker: WorkerOptions,
+    /// How it is mounted.
+    pub mount: MountConfig,
     /// Logs.
     pub logging: LoggingConfig,
 }
@@ -192,10 +195,12 @@ impl TryFrom<RawConfig> for Config {
                           leave it live";
             return Err(ConfigError::value("client.ring_membership", reason));
         }
+        let client = client(&raw.client)?;
         Ok(Self {
             ufs: ufs::validated(raw.ufs)?,
             cluster,
-            client: client(&raw.client)?,
+            mount: mount::validate(&raw.mount, &client)?,
+            client,
             worker: worker::read(raw.worker)?,
             logging: LoggingConfig {
                 level: raw.logging.level,
@@ -409,6 +414,7 @@ fn to_raw(config: &Config, secrets: bool) -> RawConfig {
         },
         client: to_raw_client(&config.client),
         worker: worker::to_raw(&config.worker),
+        mount: mount::to_raw(&config.mount),
         logging: crate::raw::RawLogging {
             level: config.logging.level.clone(),
             path: config

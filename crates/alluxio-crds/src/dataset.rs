@@ -326,6 +326,11 @@ pub struct MountSpec {
     #[serde(default = "default_directory_mode")]
     #[schemars(length(max = 4), regex(pattern = "^0?[0-7]{3}$"))]
     pub directory_mode: String,
+    /// For ReadWriteMany: the most that files take on a node's disk while they are written. It must hold
+    /// the largest file; more ends in ENOSPC.
+    #[serde(default = "default_staging_capacity")]
+    #[schemars(extend("x-kubernetes-validations" = rules::positive_bytes()))]
+    pub staging_capacity: ByteQuantity,
 }
 
 /// How pods may mount a dataset.
@@ -333,6 +338,16 @@ pub struct MountSpec {
 pub enum AccessMode {
     /// Many nodes, read only.
     ReadOnlyMany,
+    /// Many nodes, which write: a file is seen by others once it is closed, and of two who write one
+    /// file the last to close it wins.
+    ReadWriteMany,
+}
+
+impl MountSpec {
+    /// Whether pods may change the dataset.
+    pub fn is_writable(&self) -> bool {
+        self.access_modes.contains(&AccessMode::ReadWriteMany)
+    }
 }
 
 /// What happens to cached pages when the dataset is deleted.
@@ -377,6 +392,7 @@ impl Default for MountSpec {
             gid: 0,
             file_mode: default_file_mode(),
             directory_mode: default_directory_mode(),
+            staging_capacity: default_staging_capacity(),
         }
     }
 }
@@ -408,6 +424,11 @@ fn default_access_modes() -> Vec<AccessMode> {
 /// Readable by every user of a pod.
 fn default_file_mode() -> String {
     "0444".to_owned()
+}
+
+/// Fits beside images and logs on the smallest node disk.
+fn default_staging_capacity() -> ByteQuantity {
+    ByteQuantity::new("10Gi")
 }
 
 /// Listable by every user of a pod.

@@ -185,6 +185,11 @@ pub(crate) fn dataset() -> Value {
             "without workers (cluster.membership.type None) and with client.fallback.policy Never \
              nothing could be read: change one of them",
         ),
+        rule(
+            "!('ReadWriteMany' in self.mount.accessModes) || self.client.fallback.policy != 'Never'",
+            "mount.accessModes ReadWriteMany needs the under-store, which client.fallback.policy Never \
+             forbids to ask: choose OnWorkerFailure or Always, or ReadOnlyMany",
+        ),
     ])
 }
 

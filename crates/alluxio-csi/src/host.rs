@@ -163,12 +163,17 @@ pub(crate) async fn bind(
     .await
 }
 
-/// Makes the bind at `target` read-only and without devices and set-user-id programs. The kernel
-/// ignores these flags while binding, hence the second call.
-pub(crate) async fn restrict(target: &Path, patience: Patience) -> Result<(), NodeError> {
+/// Makes the bind at `target` one without devices and set-user-id programs, and read-only where it is
+/// asked for. The kernel ignores these flags while binding, hence the second call.
+pub(crate) async fn restrict(
+    target: &Path,
+    read_only: bool,
+    patience: Patience,
+) -> Result<(), NodeError> {
     let to = target.to_owned();
-    bounded("making the bind read-only", target, patience, move || {
-        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    bounded("restricting the bind", target, patience, move || {
+        let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+        flags.set(MountFlags::RDONLY, read_only);
         Ok(rustix::mount::mount_remount(&to, flags, c"")?)
     })
     .await

@@ -188,6 +188,40 @@ async fn two_pods_share_one_mount() {
 }
 
 #[tokio::test]
+async fn a_pod_may_write_where_the_dataset_and_the_pod_say_so() {
+    if !can_mount() {
+        return;
+    }
+    let writable = "ufs: {uri: 's3://bucket/data/', anon: true}\nmount: {read_only: false}";
+    for (is_writable, readonly, expected) in [
+        (true, false, false),
+        (true, true, true),
+        (false, false, true),
+    ] {
+        let driver = Driver::start(Arc::default()).await;
+        let mut stage = driver.stage_request();
+        let mut publish = driver.publish_request();
+        publish.readonly = readonly;
+        if is_writable {
+            for context in [&mut stage.volume_context, &mut publish.volume_context] {
+                context.insert("alluxio-dataset.io/config".into(), writable.into());
+            }
+        }
+        driver.node.clone().node_stage_volume(stage).await.unwrap();
+        // A second time changes nothing.
+        for _ in 0..2 {
+            let mut node = driver.node.clone();
+            node.node_publish_volume(publish.clone()).await.unwrap();
+        }
+        let table = MountTable::read().unwrap();
+        let target = driver.target().canonicalize().unwrap();
+        let bound = table.at(&target).unwrap();
+        assert_eq!(bound.is_read_only(), expected, "{is_writable} {readonly}");
+        unmount(&driver).await;
+    }
+}
+
+#[tokio::test]
 async fn a_bind_that_was_cut_short_gets_its_flags() {
     if !can_mount() {
         return;

@@ -5,13 +5,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluxio_client::{CacheKey, Client, Error, ErrorKind, FileReader, WholeFile};
+use alluxio_client::{
+    CacheKey, Client, Error, ErrorKind, Existing, FileReader, FileWriter, RemoveOptions,
+    TransferOptions, WholeFile, WriteMode, WriteOptions,
+};
 use alluxio_config::{Config, OnChange};
 use alluxio_wire::FileStatus;
 use bytes::Bytes;
 use prometheus::proto::MetricFamily;
 
-use crate::tree::{Placement, Tree, TreeError, TreeFile};
+use crate::tree::{Placement, Tree, TreeError, TreeFile, TreeWriter};
 
 /// A dataset, read through the client.
 pub struct ClientTree {
@@ -36,8 +39,17 @@ impl ClientTree {
     }
 }
 
+impl ClientTree {
+    /// A directory may have been there for the sake of its files alone.
+    fn forget_parent(&self, path: &str) -> Result<(), TreeError> {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        Ok(self.client.forget(parent)?)
+    }
+}
+
 impl Tree for ClientTree {
     type File = FileReader;
+    type Writer = ClientWriter;
 
     async fn status(&self, path: &str) -> Result<Arc<FileStatus>, TreeError> {
         Ok(self.client.status(path).await?)
@@ -63,6 +75,51 @@ impl Tree for ClientTree {
         self.client.disk_cache_sample()
     }
 
+    async fn create(&self, path: &str, length: Option<u64>) -> Result<ClientWriter, TreeError> {
+        let options = WriteOptions {
+            mode: WriteMode::Replace,
+            expected_bytes: length,
+        };
+        Ok(ClientWriter {
+            writer: self.client.create(path, options).await?,
+            client: self.client.clone(),
+            path: path.to_owned(),
+        })
+    }
+
+    async fn make_directory(&self, path: &str) -> Result<(), TreeError> {
+        Ok(self.client.mkdir(path).await?)
+    }
+
+    async fn remove_file(&self, path: &str) -> Result<(), TreeError> {
+        // A directory is never removed by this name: the kernel has looked at what it is.
+        self.client.rm(path, RemoveOptions::default()).await?;
+        self.forget_parent(path)
+    }
+
+    async fn remove_directory(&self, path: &str) -> Result<(), TreeError> {
+        self.client.rm(path, RemoveOptions::default()).await?;
+        self.forget_parent(path)
+    }
+
+    async fn rename(&self, from: &str, to: &str, is_directory: bool) -> Result<(), TreeError> {
+        if is_directory && !self.client.renames_in_one_step() {
+            return Err(TreeError {
+                kind: ErrorKind::Unsupported,
+                message: format!(
+                    "{from} is a directory, which this store cannot rename in one step"
+                ),
+            });
+        }
+        let options = TransferOptions {
+            recursive: is_directory,
+            existing: Existing::Replace,
+            ..TransferOptions::default()
+        };
+        self.client.mv(from, to, options).await?;
+        self.forget_parent(from)
+    }
+
     async fn placement(&self, path: &str, status: &FileStatus) -> Placement {
         let worker = self.client.worker_of(path);
         let in_memory = self.client.cached_share(path, &status.version());
@@ -79,6 +136,24 @@ impl Tree for ClientTree {
 
     fn metric_families(&self) -> Vec<MetricFamily> {
         self.client.metrics().registry().gather()
+    }
+}
+
+/// A file on its way to the under-store.
+pub struct ClientWriter {
+    client: Client,
+    path: String,
+    writer: FileWriter,
+}
+
+impl TreeWriter for ClientWriter {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), TreeError> {
+        Ok(self.writer.write(bytes).await?)
+    }
+
+    async fn finish(self) -> Result<Arc<FileStatus>, TreeError> {
+        self.writer.finish().await?;
+        Ok(self.client.status(&self.path).await?)
     }
 }
 

@@ -61,6 +61,11 @@ pub enum DaemonError {
     /// What predecessors left cannot be used.
     #[error("cannot take over the mount: {0}")]
     TakeOver(#[source] io::Error),
+    /// The folder for files that are being written cannot be used.
+    #[error(
+        "cannot use the staging folder: {0}; it must be a folder that the mount's user can write in"
+    )]
+    Staging(#[source] io::Error),
     /// The process could not be confined.
     #[error("cannot give up what a daemon must not do: {0}")]
     Sandbox(#[source] io::Error),
@@ -172,7 +177,7 @@ impl Daemon {
         }
         inodes.take_over().map_err(DaemonError::TakeOver)?;
         let opens = Opens::open(self.fds.opens.as_fd()).map_err(DaemonError::TakeOver)?;
-        let (journal, left) = Journal::open(self.fds.journal.as_fd(), self.handover.slots)
+        let (journal, left) = Journal::open(self.fds.journal.as_fd(), self.handover.journal)
             .map_err(DaemonError::TakeOver)?;
         tracing::info!(
             generation,
@@ -183,12 +188,15 @@ impl Daemon {
         let metrics = Metrics::new(generation)?;
         metrics.taken_over(left.len());
         let broker = Broker::new(self.fds.broker.asking, generation);
-        let is_on = has_passthrough(&broker, &tree, generation);
+        let options = self.handover.options.clone();
+        // A file that may change is not one with the cache's.
+        let is_on = !options.is_writable() && has_passthrough(&broker, &tree, generation);
         let ways = Ways::new(opens, broker, is_on, metrics.opens());
+        let fs = FileSystem::new(tree, inodes, ways, options, generation == 0);
         let session = Arc::new(Session {
             device: File::from(self.fds.device),
             journal,
-            fs: FileSystem::new(tree, inodes, ways, self.handover.options.clone()),
+            fs: fs.map_err(DaemonError::Staging)?,
             metrics,
             runtime: runtime.handle().clone(),
             readers: Readers::default(),

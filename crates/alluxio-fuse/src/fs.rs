@@ -7,8 +7,15 @@
 //!   right. An open that finds another version under the name says ESTALE, upon which the kernel
 //!   looks the name up again and gets the other version's inode; the application sees none of it.
 //! - A listing is fixed when a directory is opened; places in it are indexes.
+//!
+//! What changes the tree is in `fs/change.rs` and `fs/names.rs`; a file that is being written is read
+//! from its copy.
+
+mod change;
+mod names;
 
 use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +31,7 @@ use crate::protocol::{
     self, Attributes, DirectoryPacker, EntryKind, NAME_MAX_BYTES, OpenFlags, Operation, Range,
     Request,
 };
+use crate::staging::Staging;
 use crate::tree::{Tree, TreeError, TreeFile};
 use crate::xattrs::{self, Attribute, Sized};
 
@@ -43,6 +51,17 @@ pub(crate) struct FileSystem<T: Tree> {
     options: MountOptions,
     ways: Ways,
     ttl: Duration,
+    /// Files that are being written; none where the mount is read-only.
+    staging: Option<Staging<T::Writer>>,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// The kernel has just sent it.
+    Kernel,
+    /// A predecessor died with it in hand: what it asks for may have been done already.
+    Predecessor,
 }
 
 /// An open file.
@@ -84,6 +103,13 @@ impl From<Vec<u8>> for Reply {
     }
 }
 
+/// What an open for reading says.
+const READING: OpenFlags = OpenFlags {
+    keep_cache: true,
+    flush: false,
+    backing_id: None,
+};
+
 /// How READDIR and READDIRPLUS differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Detail {
@@ -93,16 +119,26 @@ enum Detail {
 
 impl<T: Tree> FileSystem<T> {
     /// The file system over a tree, with the inodes that predecessors gave out.
-    pub(crate) fn new(tree: T, inodes: Inodes, ways: Ways, options: MountOptions) -> Self {
-        Self {
+    pub(crate) fn new(
+        tree: T,
+        inodes: Inodes,
+        ways: Ways,
+        options: MountOptions,
+        is_first: bool,
+    ) -> io::Result<Self> {
+        let open =
+            |of: &crate::options::Staging| Staging::open(of, is_first, |inode| inodes.place(inode));
+        let staging = options.staging.as_ref().map(open).transpose()?;
+        Ok(Self {
             ttl: tree.metadata_ttl(),
+            staging,
             tree,
             inodes,
             files: Handles::new(),
             directories: Handles::new(),
             options,
             ways,
-        }
+        })
     }
 
     /// Who reads which file.
@@ -138,7 +174,12 @@ impl<T: Tree> FileSystem<T> {
 
     /// Serves one request that wants an answer. `is_counted` where a predecessor began to answer an
     /// OPEN.
-    pub(crate) async fn serve(&self, request: Request, is_counted: bool) -> Result<Reply, Errno> {
+    pub(crate) async fn serve(
+        &self,
+        request: Request,
+        origin: Origin,
+        is_counted: bool,
+    ) -> Result<Reply, Errno> {
         let inode = request.inode;
         match request.operation {
             Operation::Lookup { name } => self.lookup(inode, &name).await,
@@ -147,6 +188,9 @@ impl<T: Tree> FileSystem<T> {
             Operation::Read(range) => self.read(inode, range).await,
             Operation::Release { handle } => {
                 self.files.remove(inode, handle);
+                if change::is_for_writing(handle) {
+                    self.close(inode).await;
+                }
                 Ok(Vec::new().into())
             }
             Operation::Opendir => self.opendir(inode).await,
@@ -156,17 +200,29 @@ impl<T: Tree> FileSystem<T> {
                 self.directories.remove(inode, handle);
                 Ok(Vec::new().into())
             }
-            Operation::Statfs => Ok(protocol::statfs().into()),
+            Operation::Statfs => {
+                let free = self.staging.as_ref().map_or(0, Staging::free_bytes);
+                Ok(protocol::statfs(free).into())
+            }
             Operation::Getxattr { name, size } => self.getxattr(inode, &name, size).await,
             Operation::Listxattr { size } => self.listxattr(inode, size).await,
             Operation::Destroy => Ok(Vec::new().into()),
-            Operation::Change => Err(libc::EROFS),
-            // Nothing is written, so there is nothing to flush. And a READ is not given up on a
+            Operation::Change(change) => match &self.staging {
+                None => Err(libc::EROFS),
+                Some(staging) => self.change(staging, inode, change, origin).await,
+            },
+            Operation::Flush | Operation::Fsync if self.staging.is_some() => {
+                self.flush(inode).await.map(|()| Vec::new().into())
+            }
+            Operation::Fsyncdir if self.staging.is_some() => Ok(Vec::new().into()),
+            // A read-only mount has nothing to flush. And a READ is not given up on a
             // signal: its time is bounded below, and most signals are not the reader's end, but
             // EINTR would reach it all the same. ENOSYS makes the kernel stop asking.
-            Operation::Flush | Operation::Interrupt | Operation::Unsupported { .. } => {
-                Err(libc::ENOSYS)
-            }
+            Operation::Flush
+            | Operation::Fsync
+            | Operation::Fsyncdir
+            | Operation::Interrupt
+            | Operation::Unsupported { .. } => Err(libc::ENOSYS),
             // The supervisor has answered INIT, and the rest wants no answer.
             Operation::Init { .. } | Operation::Forget | Operation::NotifyReply => Err(libc::EIO),
         }
@@ -178,6 +234,9 @@ impl<T: Tree> FileSystem<T> {
         let Some(name) = name else {
             return Ok(protocol::negative_entry(NEGATIVE_TTL).into());
         };
+        if let Some(attributes) = self.staged_at(parent, name) {
+            return Ok(protocol::entry(&attributes, self.ttl).into());
+        }
         let path = join(&self.path(parent)?, name);
         let status = match self.ask("look up", &path, self.tree.status(&path)).await {
             Err(libc::ENOENT) => return Ok(protocol::negative_entry(NEGATIVE_TTL).into()),
@@ -188,6 +247,9 @@ impl<T: Tree> FileSystem<T> {
     }
 
     async fn getattr(&self, inode: u64) -> Result<Reply, Errno> {
+        if let Some(attributes) = self.staged(inode) {
+            return Ok(protocol::attributes(&attributes, self.ttl).into());
+        }
         let status = self.status(inode).await?;
         let attributes = if self.is_of_version(inode, &status) {
             self.attributes(inode, &status)
@@ -201,7 +263,12 @@ impl<T: Tree> FileSystem<T> {
 
     async fn open(&self, inode: u64, flags: u32, is_counted: bool) -> Result<Reply, Errno> {
         if flags & libc::O_ACCMODE as u32 != libc::O_RDONLY as u32 {
-            return Err(libc::EROFS);
+            return self.open_for_writing(inode, flags).await;
+        }
+        if self.staged(inode).is_some() {
+            // What the file will be is not known yet, so neither is its version.
+            let handle = self.files.reserve(change::READING_A_COPY);
+            return Ok(protocol::opened(handle, READING).into());
         }
         let path = self.path(inode)?;
         if self.ways.is_backed(inode)
@@ -247,12 +314,13 @@ impl<T: Tree> FileSystem<T> {
         let handle = self.files.add(inode, version.bits(), file);
         let flags = match way {
             Way::Daemon => OpenFlags {
-                keep_cache: true,
                 backing_id: None,
+                ..READING
             },
             Way::Backed(id) => OpenFlags {
                 keep_cache: false,
                 backing_id: Some(id),
+                ..READING
             },
         };
         let body = protocol::opened(handle, flags);
@@ -260,8 +328,16 @@ impl<T: Tree> FileSystem<T> {
     }
 
     async fn read(&self, inode: u64, range: Range) -> Result<Reply, Errno> {
+        if let Some(bytes) = self.read_staged(inode, range)? {
+            return Ok(bytes.into());
+        }
         let opened = match self.files.get(inode, range.handle) {
-            Some(opened) if matches!(*opened, Opened::Read(_)) => opened,
+            Some(opened)
+                if matches!(*opened, Opened::Read(_))
+                    && self.is_present(inode, opened.status()) =>
+            {
+                opened
+            }
             _ => self.reopen(inode, range.handle).await?,
         };
         let Opened::Read(file) = &*opened else {
@@ -279,7 +355,12 @@ impl<T: Tree> FileSystem<T> {
     async fn reopen(&self, inode: u64, handle: u64) -> Result<Arc<Opened<T::File>>, Errno> {
         let path = self.path(inode)?;
         let file = self.ask("open again", &path, self.tree.open(&path)).await?;
-        if !is_of_version(handle, Fingerprint::of(file.status()).bits()) {
+        let is_right = if self.staging.is_some() {
+            self.is_of_version(inode, file.status())
+        } else {
+            is_of_version(handle, Fingerprint::of(file.status()).bits())
+        };
+        if !is_right {
             tracing::warn!(path, "the file was replaced while it was open");
             return Err(libc::ESTALE);
         }
@@ -291,7 +372,7 @@ impl<T: Tree> FileSystem<T> {
         let handle = self.directories.add(inode, 0, listing);
         let flags = OpenFlags {
             keep_cache: false,
-            backing_id: None,
+            ..READING
         };
         Ok(protocol::opened(handle, flags).into())
     }
@@ -332,13 +413,14 @@ impl<T: Tree> FileSystem<T> {
             if !is_entry(&status.name) {
                 continue;
             }
-            let number = self.intern(inode, &status.name, status)?;
+            let attributes = match self.staged_at(inode, &status.name) {
+                Some(attributes) => attributes,
+                None => self.attributes(self.intern(inode, &status.name, status)?, status),
+            };
+            let number = attributes.inode;
             let fits = match detail {
                 Detail::Names => packer.plain(number, entry_kind(status), place + 1, &status.name),
-                Detail::Attributes => {
-                    let attributes = self.attributes(number, status);
-                    packer.plus(&attributes, self.ttl, place + 1, &status.name)
-                }
+                Detail::Attributes => packer.plus(&attributes, self.ttl, place + 1, &status.name),
             };
             if !fits {
                 break;
@@ -350,6 +432,9 @@ impl<T: Tree> FileSystem<T> {
     async fn getxattr(&self, inode: u64, name: &[u8], room: u32) -> Result<Reply, Errno> {
         // `ls` and every exec ask for attributes of others: no question to the tree for those.
         let attribute = Attribute::of_name(name).ok_or(libc::ENODATA)?;
+        if self.staged(inode).is_some() {
+            return Err(libc::ENODATA);
+        }
         let status = self.status(inode).await?;
         if status.is_directory() {
             return Err(libc::ENODATA);
@@ -360,6 +445,9 @@ impl<T: Tree> FileSystem<T> {
     }
 
     async fn listxattr(&self, inode: u64, room: u32) -> Result<Reply, Errno> {
+        if self.staged(inode).is_some() {
+            return xattrs::sized(Vec::new(), room).map(xattr_reply);
+        }
         let status = self.status(inode).await?;
         let names = if status.is_directory() {
             Vec::new()
@@ -376,7 +464,13 @@ impl<T: Tree> FileSystem<T> {
 
     async fn list(&self, inode: u64) -> Result<Arc<Vec<FileStatus>>, Errno> {
         let path = self.path(inode)?;
-        self.ask("list", &path, self.tree.list(&path)).await
+        let listing = self.ask("list", &path, self.tree.list(&path)).await?;
+        Ok(self.with_staged(inode, listing))
+    }
+
+    /// Whether an open file is still what its inode is: this mount may have written another version.
+    fn is_present(&self, inode: u64, status: &FileStatus) -> bool {
+        self.staging.is_none() || self.is_of_version(inode, status)
     }
 
     /// Asks the tree, and turns its failure into an errno with a line in the log.
@@ -414,11 +508,11 @@ impl<T: Tree> FileSystem<T> {
             kind: entry_kind(status),
             length_bytes: status.length,
             modified_ms: status.modified_ms,
-            mode: if status.is_directory() {
+            mode: self.options.shown_mode(if status.is_directory() {
                 self.options.directory_mode
             } else {
                 self.options.file_mode
-            },
+            }),
             uid: self.options.uid,
             gid: self.options.gid,
         }

@@ -32,10 +32,15 @@ impl<V> Handles<V> {
 
     /// Keeps an opened thing, and gives the handle for it.
     pub(crate) fn add(&self, inode: u64, fingerprint_bits: u64, value: V) -> u64 {
-        let count = self.opened.fetch_add(1, Ordering::Relaxed);
-        let handle = fingerprint_bits & !COUNT_MASK | count & COUNT_MASK;
+        let handle = self.reserve(fingerprint_bits);
         self.restore(inode, handle, value);
         handle
+    }
+
+    /// Gives a handle for which nothing is kept yet.
+    pub(crate) fn reserve(&self, fingerprint_bits: u64) -> u64 {
+        let count = self.opened.fetch_add(1, Ordering::Relaxed);
+        fingerprint_bits & !COUNT_MASK | count & COUNT_MASK
     }
 
     /// Keeps a thing under a handle that a predecessor gave.

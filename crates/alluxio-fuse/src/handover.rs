@@ -12,14 +12,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::options::MountOptions;
-use crate::sys;
+use crate::{journal, sys};
 
 /// Where a daemon finds its end of the control socket.
 pub const CONTROL_FD: i32 = 3;
 
 /// Raised when the layout of the message, the journal or the inode log changes: a daemon refuses a
 /// connection that it would misread.
-const LAYOUT: u32 = 3;
+const LAYOUT: u32 = 4;
 
 /// The version of this program.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -40,7 +40,7 @@ pub(crate) struct Handover {
     /// the cause.
     pub(crate) was_predecessor_killed: bool,
     /// Slots of the journal.
-    pub(crate) slots: u32,
+    pub(crate) journal: journal::Size,
     /// How the files should look.
     pub(crate) options: MountOptions,
     /// Where the mount is: for a supervisor that finds it.
@@ -127,7 +127,7 @@ pub(crate) enum Report {
 impl Handover {
     /// A hand-over of the present layout, for the first daemon of a mount.
     pub(crate) fn new(
-        slots: u32,
+        journal: journal::Size,
         options: MountOptions,
         mountpoint: PathBuf,
         device_number: String,
@@ -137,7 +137,7 @@ impl Handover {
             layout: LAYOUT,
             generation: 0,
             was_predecessor_killed: true,
-            slots,
+            journal,
             options,
             mountpoint,
             device_number,
@@ -386,7 +386,13 @@ mod tests {
 
     fn handover() -> Handover {
         let (options, at) = (MountOptions::default(), PathBuf::from("/mnt"));
-        Handover::new(64, options, at, "0:35".to_owned(), true)
+        Handover::new(
+            journal::Size::for_requests(8192),
+            options,
+            at,
+            "0:35".to_owned(),
+            true,
+        )
     }
 
     #[test]

@@ -12,29 +12,37 @@
 //! index holds numbers alone.
 //!
 //! Each version of a file is an inode of its own. The kernel keeps pages by inode, so this is what
-//! keeps the pages of two versions apart while one is still open or mapped and the next is read.
+//! keeps the pages of two versions apart while one is still open or mapped and the next is read. Only
+//! where this mount itself writes a file, the inode goes along with the new version, since the kernel's
+//! pages are of what was written; and where it renames one, with the new name. Such changes are records
+//! too.
+
+mod record;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use alluxio_wire::FileStatus;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::protocol::ROOT_INODE;
 use crate::sys;
-
-/// Bytes of a record before the name: the parent's number (8), the version's fingerprint (8) and the
-/// name's length (2).
-const RECORD_HEADER_BYTES: usize = 18;
+use record::{CHANGED, MOVED, Record, parse};
 
 /// 64 bits that stand for a version of a file; the same in every daemon. A directory has none: it
 /// stays the same inode whatever is in it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Fingerprint(u64);
+
+/// Tells apart what is made within one tick of the clock.
+static UNIQUE: AtomicU64 = AtomicU64::new(0);
 
 /// All inodes that the kernel may know.
 pub(crate) struct Inodes {
@@ -64,7 +72,7 @@ struct Node {
 
 impl Fingerprint {
     /// What a directory has in place of a version.
-    const DIRECTORY: Self = Self(0);
+    pub(crate) const DIRECTORY: Self = Self(0);
 
     /// The fingerprint of a file's present version.
     pub(crate) fn of(status: &FileStatus) -> Self {
@@ -72,6 +80,14 @@ impl Fingerprint {
             return Self::DIRECTORY;
         }
         Self(xxh3_64(status.version().as_str().as_bytes()).max(1))
+    }
+
+    /// The fingerprint of a version that was never anywhere else: of a file that is being made.
+    pub(crate) fn unique() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanoseconds = now.map_or(0, |since| since.as_nanos());
+        let count = UNIQUE.fetch_add(1, Ordering::Relaxed);
+        Self(xxh3_64(format!("{nanoseconds} {count}").as_bytes()).max(1))
     }
 
     /// The bits.
@@ -147,6 +163,61 @@ impl Inodes {
         Ok(table.add(&record))
     }
 
+    /// Notes that an inode has another version now, by a write of this mount.
+    pub(crate) fn change(&self, number: u64, version: Fingerprint) -> io::Result<()> {
+        self.note(&Record {
+            parent: CHANGED,
+            version,
+            name: &number.to_string(),
+        })
+    }
+
+    /// Notes that an inode has another place now, by a rename of this mount.
+    pub(crate) fn rename(&self, number: u64, parent: u64, name: &str) -> io::Result<()> {
+        self.note(&Record {
+            parent: MOVED,
+            version: Fingerprint(parent),
+            name: &format!("{number}/{name}"),
+        })
+    }
+
+    fn note(&self, record: &Record<'_>) -> io::Result<()> {
+        let mut table = self.table.write();
+        if !record.is_possible(table.nodes.len()) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        table.append(record)?;
+        table.apply(record);
+        Ok(())
+    }
+
+    /// A directory's number and the name in it by which an inode is reached.
+    pub(crate) fn place(&self, number: u64) -> Option<(u64, Arc<str>)> {
+        let table = self.table.read();
+        let node = table.node(number)?;
+        Some((u64::from(node.parent) + ROOT_INODE, table.name(node).into()))
+    }
+
+    /// The youngest inode that has a name in a directory, in whichever version. Looks through all of
+    /// them, so it is for rare questions.
+    pub(crate) fn latest(&self, parent: u64, name: &str) -> Option<u64> {
+        let table = self.table.read();
+        let parent = u32::try_from(parent.checked_sub(ROOT_INODE)?).ok()?;
+        let is_it = |node: &Node| node.parent == parent && table.name(node) == name;
+        let place = table.nodes.iter().rposition(is_it)?;
+        Some(place as u64 + ROOT_INODE)
+    }
+
+    /// The number of an entry in a version, if it has one.
+    pub(crate) fn find(&self, parent: u64, name: &str, version: Fingerprint) -> Option<u64> {
+        let record = Record {
+            parent,
+            version,
+            name,
+        };
+        self.table.read().find(&record)
+    }
+
     /// The path of an inode from the root, without a leading `/`.
     pub(crate) fn path(&self, number: u64) -> Option<String> {
         let table = self.table.read();
@@ -187,7 +258,7 @@ impl Table {
         self.log.read_exact_at(&mut bytes, self.log_bytes)?;
         let (records, whole_bytes) = parse(&bytes, self.nodes.len());
         for record in &records {
-            self.add(record);
+            self.apply(record);
         }
         self.log_bytes += whole_bytes as u64;
         Ok(bytes.len() - whole_bytes)
@@ -201,6 +272,54 @@ impl Table {
     fn name(&self, node: &Node) -> &str {
         let end = node.name_at + usize::from(node.name_bytes);
         &self.names[node.name_at..end]
+    }
+
+    /// Takes in a record that is possible.
+    fn apply(&mut self, record: &Record<'_>) {
+        match (record.parent, record.changed()) {
+            (CHANGED, Some((number, _))) => self.relink(number, |node, _| {
+                node.version = record.version;
+            }),
+            (MOVED, Some((number, name))) => self.relink(number, |node, names| {
+                node.parent = place_of(record.version.0);
+                node.name_at = names.len();
+                node.name_bytes = u16::try_from(name.len()).unwrap_or(u16::MAX);
+                names.push_str(name);
+            }),
+            _ => {
+                self.add(record);
+            }
+        }
+    }
+
+    /// Changes a node, and the place in the index by which it is found. An older inode that was found
+    /// by the same is not found any more.
+    fn relink(&mut self, number: u64, change: impl FnOnce(&mut Node, &mut String)) {
+        let place = place_of(number);
+        let old = self.key(place).hash();
+        if let Ok(found) = self.index.find_entry(old, |at| *at == place) {
+            found.remove();
+        }
+        change(&mut self.nodes[place as usize], &mut self.names);
+        let key = self.key(place);
+        let (hash, twin) = (key.hash(), self.find(&key));
+        if let Some(twin) = twin.map(place_of)
+            && let Ok(found) = self.index.find_entry(hash, |at| *at == twin)
+        {
+            found.remove();
+        }
+        self.index_at(place);
+    }
+
+    /// By what a node is found.
+    fn key(&self, place: u32) -> Record<'_> {
+        key(&self.nodes, &self.names, place)
+    }
+
+    fn index_at(&mut self, place: u32) {
+        let (nodes, names) = (&self.nodes, &self.names);
+        let hash_of = |place: &u32| key(nodes, names, *place).hash();
+        self.index.insert_unique(hash_of(&place), place, hash_of);
     }
 
     fn find(&self, record: &Record<'_>) -> Option<u64> {
@@ -221,21 +340,10 @@ impl Table {
             version: record.version,
             name_at: self.names.len(),
             name_bytes: u16::try_from(record.name.len()).unwrap_or(u16::MAX),
-            parent: u32::try_from(record.parent - ROOT_INODE).unwrap_or(u32::MAX),
+            parent: place_of(record.parent),
         });
         self.names.push_str(record.name);
-        let (nodes, names) = (&self.nodes, &self.names);
-        let hash_of = |place: &u32| {
-            let node = &nodes[*place as usize];
-            let end = node.name_at + usize::from(node.name_bytes);
-            Record {
-                parent: u64::from(node.parent) + ROOT_INODE,
-                version: node.version,
-                name: &names[node.name_at..end],
-            }
-            .hash()
-        };
-        self.index.insert_unique(record.hash(), place, hash_of);
+        self.index_at(place);
         u64::from(place) + ROOT_INODE
     }
 
@@ -251,62 +359,20 @@ impl Table {
     }
 }
 
-/// What the log keeps of an inode.
-#[derive(Clone, Copy, PartialEq, Debug)]
-struct Record<'a> {
-    parent: u64,
-    version: Fingerprint,
-    name: &'a str,
+/// Where in the table an inode is that is known.
+fn place_of(number: u64) -> u32 {
+    u32::try_from(number - ROOT_INODE).unwrap_or(u32::MAX)
 }
 
-impl<'a> Record<'a> {
-    fn hash(&self) -> u64 {
-        let seed = self.parent ^ self.version.0.rotate_left(32);
-        xxh3_64_with_seed(self.name.as_bytes(), seed)
+/// By what a node is found.
+fn key<'a>(nodes: &[Node], names: &'a str, place: u32) -> Record<'a> {
+    let node = &nodes[place as usize];
+    let end = node.name_at + usize::from(node.name_bytes);
+    Record {
+        parent: u64::from(node.parent) + ROOT_INODE,
+        version: node.version,
+        name: &names[node.name_at..end],
     }
-
-    fn to_bytes(self) -> io::Result<Vec<u8>> {
-        let length = u16::try_from(self.name.len()).map_err(|_| io::ErrorKind::InvalidFilename)?;
-        let mut bytes = Vec::with_capacity(RECORD_HEADER_BYTES + self.name.len());
-        bytes.extend_from_slice(&self.parent.to_le_bytes());
-        bytes.extend_from_slice(&self.version.0.to_le_bytes());
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(self.name.as_bytes());
-        Ok(bytes)
-    }
-
-    /// The first record, and what follows it.
-    fn parse(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (parent, rest) = bytes.split_first_chunk()?;
-        let (version, rest) = rest.split_first_chunk()?;
-        let (length, rest) = rest.split_first_chunk()?;
-        let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
-        let name = std::str::from_utf8(name)
-            .ok()
-            .filter(|name| !name.is_empty())?;
-        let record = Self {
-            parent: u64::from_le_bytes(*parent),
-            version: Fingerprint(u64::from_le_bytes(*version)),
-            name,
-        };
-        Some((record, rest))
-    }
-}
-
-/// The records of a piece of a log behind `known` inodes, and how many bytes are whole records.
-fn parse(bytes: &[u8], known: usize) -> (Vec<Record<'_>>, usize) {
-    let mut records = Vec::new();
-    let mut rest = bytes;
-    while let Some((record, after)) = Record::parse(rest) {
-        // A parent was told before its child, so its record comes first.
-        let next = ROOT_INODE + (known + records.len()) as u64;
-        if !(ROOT_INODE..next).contains(&record.parent) {
-            break;
-        }
-        records.push(record);
-        rest = after;
-    }
-    (records, bytes.len() - rest.len())
 }
 
 #[cfg(test)]
@@ -423,6 +489,32 @@ mod tests {
         assert_eq!(standby.path(image).unwrap(), "train/1.jpg");
         assert_eq!(standby.intern(train, "2.jpg", version("a")).unwrap(), 4);
         assert_eq!(reload(&log).path(4).unwrap(), "train/2.jpg");
+    }
+
+    #[test]
+    fn an_inode_goes_along_with_what_this_mount_writes_and_renames() {
+        let (inodes, log) = empty();
+        let folder = inodes.intern(ROOT_INODE, "d", FOLDER).unwrap();
+        let made = Fingerprint::unique();
+        assert_ne!(made, Fingerprint::unique());
+        let file = inodes.intern(ROOT_INODE, "new", made).unwrap();
+        inodes.change(file, version("a")).unwrap();
+        inodes.rename(file, folder, "f").unwrap();
+        assert!(inodes.change(99, version("a")).is_err());
+        assert!(inodes.rename(file, 99, "f").is_err());
+        for inodes in [inodes, reload(&log)] {
+            assert_eq!(inodes.path(file).unwrap(), "d/f");
+            assert!(inodes.is_of_version(file, version("a")));
+            assert_eq!(inodes.find(folder, "f", version("a")), Some(file));
+            assert_eq!(inodes.latest(folder, "f"), Some(file));
+            assert_eq!(inodes.latest(folder, "new"), None);
+            assert_eq!(inodes.find(ROOT_INODE, "new", made), None);
+            assert_eq!(inodes.find(ROOT_INODE, "new", version("a")), None);
+            assert_eq!(inodes.intern(folder, "f", version("a")).unwrap(), file);
+            // The old name is free for another file.
+            let next = inodes.intern(ROOT_INODE, "new", version("a")).unwrap();
+            assert_eq!(next, 4);
+        }
     }
 
     #[test]

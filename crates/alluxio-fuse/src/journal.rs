@@ -4,8 +4,9 @@
 //! into a slot of memory that the supervisor holds too (a memfd), and the slot is emptied only after
 //! the answer was written. Whoever takes over finds what was left in the slots and answers it.
 //!
-//! Layout: a page of notes and a page of blame, a word per slot each, then slots of
-//! 8,192 bytes.
+//! Layout: a page of notes and a page of blame, a word per slot each, then slots of a size that the
+//! mount chooses: 8,192 bytes, or more where a WRITE must fit.
+//! The answer to a change is kept in its slot before it is sent, for a change must not be done twice.
 //! A slot begins with a request's header, whose first word is its length, so:
 //!
 //! 1. the reader writes 0 there,
@@ -33,14 +34,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
 
-use crate::protocol::REQUEST_BUFFER_BYTES;
 use crate::sys;
 
 /// Slots of a mount: requests served at one time. It equals the kernel's own limit of background
 /// requests, so read-ahead alone can fill it; with READs of 1 MiB it bounds the answers being
 /// written to 64 MiB.
-pub(crate) const SLOTS: u32 = 64;
+const SLOTS: u32 = 64;
 
 /// A page of words is 4,096 bytes, so a journal never has more slots than this.
 const MAX_SLOTS: u32 = 1024;
@@ -57,15 +58,57 @@ const MAX_BLAME: u32 = 5 * BLAME_OF_CRASH;
 
 const PAGE_BYTES: usize = 4096;
 
+/// In a slot's note: the opening is counted.
+const COUNTED: u32 = 1;
+
+/// In a slot's note: above these bits is the length of an answer that is kept.
+const ANSWER_SHIFT: u32 = 1;
+
+/// Where in a slot an answer is kept: behind the first word, which tells that the slot is in use.
+const ANSWER_AT: usize = 64;
+
+/// No request is larger than 1 MiB and its headers.
+const MAX_SLOT_PAGES: usize = 257;
+
 /// Where the slots begin: after the pages of notes and of blame.
 const SLOTS_OFFSET: usize = 2 * PAGE_BYTES;
 
 /// The shared memory and which slots of it are free.
 pub(crate) struct Journal {
     base: NonNull<u8>,
-    slots: u32,
+    size: Size,
     free: Mutex<Vec<u32>>,
     freed: Condvar,
+}
+
+/// How many slots there are, and how large each is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Size {
+    /// How many.
+    pub(crate) slots: u32,
+    /// Bytes of each: whole pages.
+    pub(crate) slot_bytes: u32,
+}
+
+impl Size {
+    /// The journal of a mount whose requests have up to so many bytes.
+    pub(crate) fn for_requests(slot_bytes: u32) -> Self {
+        Self {
+            slots: SLOTS,
+            slot_bytes,
+        }
+    }
+
+    fn is_possible(self) -> bool {
+        let pages = self.slot_bytes as usize / PAGE_BYTES;
+        (1..=MAX_SLOTS).contains(&self.slots)
+            && (2..=MAX_SLOT_PAGES).contains(&pages)
+            && self.slot_bytes as usize == pages * PAGE_BYTES
+    }
+
+    fn mapping_bytes(self) -> usize {
+        SLOTS_OFFSET + self.slots as usize * self.slot_bytes as usize
+    }
 }
 
 /// One slot, held by whoever serves its request.
@@ -83,32 +126,28 @@ unsafe impl Send for Journal {}
 unsafe impl Sync for Journal {}
 
 /// Makes the memory of a new journal.
-pub(crate) fn create() -> io::Result<OwnedFd> {
+pub(crate) fn create(size: Size) -> io::Result<OwnedFd> {
     let memory = sys::memfd(c"alluxio-in-flight")?;
     let memory = File::from(memory);
-    memory.set_len(mapping_bytes(SLOTS) as u64)?;
+    memory.set_len(size.mapping_bytes() as u64)?;
     let memory = OwnedFd::from(memory);
     sys::seal_size(std::os::fd::AsFd::as_fd(&memory))?;
     Ok(memory)
 }
 
-fn mapping_bytes(slots: u32) -> usize {
-    SLOTS_OFFSET + slots as usize * REQUEST_BUFFER_BYTES
-}
-
 impl Journal {
     /// Maps a journal, and gives the slots that a predecessor left behind.
-    pub(crate) fn open(memory: BorrowedFd<'_>, slots: u32) -> io::Result<(Arc<Self>, Vec<Slot>)> {
-        if slots == 0 || slots > MAX_SLOTS {
-            return Err(io::Error::other(format!("journal of {slots} slots")));
+    pub(crate) fn open(memory: BorrowedFd<'_>, size: Size) -> io::Result<(Arc<Self>, Vec<Slot>)> {
+        if !size.is_possible() {
+            return Err(io::Error::other(format!("journal with {size:?}")));
         }
         let journal = Arc::new(Self {
-            base: map(memory, mapping_bytes(slots))?,
-            slots,
+            base: map(memory, size.mapping_bytes())?,
+            size,
             free: Mutex::new(Vec::new()),
             freed: Condvar::new(),
         });
-        let (left, free) = (0..slots).partition(|&index| journal.length(index) != 0);
+        let (left, free) = (0..size.slots).partition(|&index| journal.length(index) != 0);
         *journal.free.lock() = free;
         let left: Vec<u32> = left;
         let left = left.into_iter().map(|index| Slot {
@@ -135,9 +174,9 @@ impl Journal {
     pub(crate) fn wait_idle(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut free = self.free.lock();
-        while free.len() < self.slots as usize {
+        while free.len() < self.size.slots as usize {
             if self.freed.wait_until(&mut free, deadline).timed_out() {
-                return free.len() == self.slots as usize;
+                return free.len() == self.size.slots as usize;
             }
         }
         true
@@ -145,16 +184,16 @@ impl Journal {
 
     /// How many requests were taken and not yet answered.
     pub(crate) fn in_flight(&self) -> usize {
-        let indexes = 0..self.slots;
+        let indexes = 0..self.size.slots;
         indexes.filter(|index| self.length(*index) != 0).count()
     }
 
     fn slot(&self, index: u32) -> NonNull<u8> {
-        debug_assert!(index < self.slots, "slot {index} of {}", self.slots);
+        debug_assert!(index < self.size.slots, "slot {index} of {:?}", self.size);
         // SAFETY: an index is below `slots`, so the slot lies inside of the mapping.
         unsafe {
             self.base
-                .add(SLOTS_OFFSET + index as usize * REQUEST_BUFFER_BYTES)
+                .add(SLOTS_OFFSET + index as usize * self.size.slot_bytes as usize)
         }
     }
 
@@ -173,14 +212,15 @@ impl Journal {
         self.word(1, index)
     }
 
-    /// Whether the opening that a slot's request asks for is in the table of open files.
+    /// What is noted of a slot's request: whether the opening that it asks for is in the table of open
+    /// files, and how long its answer is where that is kept.
     fn counted(&self, index: u32) -> &AtomicU32 {
         self.word(0, index)
     }
 
     /// A slot's word in one of the first pages.
     fn word(&self, page: usize, index: u32) -> &AtomicU32 {
-        debug_assert!(index < self.slots, "slot {index} of {}", self.slots);
+        debug_assert!(index < self.size.slots, "slot {index} of {:?}", self.size);
         // SAFETY: both pages have room for MAX_SLOTS words, and are aligned.
         unsafe {
             let words = self.base.add(page * PAGE_BYTES).cast::<u32>().as_ptr();
@@ -192,7 +232,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         // SAFETY: base and length are those of the mapping, and no slot outlives the journal.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), mapping_bytes(self.slots)) };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.size.mapping_bytes()) };
     }
 }
 
@@ -200,14 +240,16 @@ impl Slot {
     /// Reads the next request of the kernel into the slot.
     ///
     /// The kernel takes a request off its queue before it copies it out; a page that is not there
-    /// while a fatal signal is pending would lose the request. Writing to both pages brings them in.
+    /// while a fatal signal is pending would lose the request. Writing to every page brings them in.
     pub(crate) fn receive(&mut self, mut device: &File) -> io::Result<()> {
         self.journal
             .length_word(self.index)
             .store(0, Ordering::SeqCst);
         self.journal.counted(self.index).store(0, Ordering::SeqCst);
         let buffer = self.buffer();
-        buffer[PAGE_BYTES] = 0;
+        for page in buffer.chunks_mut(PAGE_BYTES).skip(1) {
+            page[0] = 0;
+        }
         device.read(buffer).map(drop)
     }
 
@@ -215,7 +257,10 @@ impl Slot {
     pub(crate) fn request(&self) -> &[u8] {
         // SAFETY: as in `buffer`, for reading.
         unsafe {
-            std::slice::from_raw_parts(self.journal.slot(self.index).as_ptr(), REQUEST_BUFFER_BYTES)
+            std::slice::from_raw_parts(
+                self.journal.slot(self.index).as_ptr(),
+                self.journal.size.slot_bytes as usize,
+            )
         }
     }
 
@@ -234,12 +279,38 @@ impl Slot {
     /// Notes that the opening which the request asks for is counted: a successor must not count it
     /// again.
     pub(crate) fn set_counted(&self) {
-        self.journal.counted(self.index).store(1, Ordering::SeqCst);
+        self.journal
+            .counted(self.index)
+            .store(COUNTED, Ordering::SeqCst);
+    }
+
+    /// Keeps the answer to a change in place of the request. Whoever finds it sends it and does nothing
+    /// else: when it was sent before, the application has gone on, and what was right then would undo
+    /// what it did since.
+    pub(crate) fn keep_answer(&mut self, answer: &[u8]) {
+        let Ok(length) = u32::try_from(answer.len()) else {
+            return;
+        };
+        let Some(room) = self.buffer().get_mut(ANSWER_AT..ANSWER_AT + answer.len()) else {
+            return;
+        };
+        room.copy_from_slice(answer);
+        let note = self.journal.counted(self.index);
+        note.fetch_or(length << ANSWER_SHIFT, Ordering::SeqCst);
+    }
+
+    /// The answer that a predecessor kept.
+    pub(crate) fn kept_answer(&self) -> Option<&[u8]> {
+        let note = self.journal.counted(self.index).load(Ordering::SeqCst);
+        match (note >> ANSWER_SHIFT) as usize {
+            0 => None,
+            length => self.request().get(ANSWER_AT..ANSWER_AT + length),
+        }
     }
 
     /// Whether a predecessor counted the opening that the request asks for.
     pub(crate) fn is_counted(&self) -> bool {
-        self.journal.counted(self.index).load(Ordering::SeqCst) != 0
+        self.journal.counted(self.index).load(Ordering::SeqCst) & COUNTED != 0
     }
 
     /// The request has its answer: empties the slot and gives it back.
@@ -262,7 +333,7 @@ impl Slot {
         unsafe {
             std::slice::from_raw_parts_mut(
                 self.journal.slot(self.index).as_ptr(),
-                REQUEST_BUFFER_BYTES,
+                self.journal.size.slot_bytes as usize,
             )
         }
     }
@@ -306,6 +377,11 @@ mod tests {
 
     use super::*;
 
+    const SIZE: Size = Size {
+        slots: SLOTS,
+        slot_bytes: 8192,
+    };
+
     /// A daemon's view of the journal, fed from a plain file in place of the kernel.
     fn receive(slot: &mut Slot, request: &[u8]) {
         let mut source = tempfile::tempfile().unwrap();
@@ -322,8 +398,8 @@ mod tests {
 
     #[test]
     fn a_successor_finds_what_was_not_answered() {
-        let memory = create().unwrap();
-        let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let memory = create(SIZE).unwrap();
+        let (journal, left) = Journal::open(memory.as_fd(), SIZE).unwrap();
         assert!(left.is_empty());
         let mut answered = journal.take();
         receive(&mut answered, &request(1));
@@ -332,21 +408,21 @@ mod tests {
         receive(&mut dropped, &request(2));
         drop((dropped, journal));
 
-        let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let (journal, left) = Journal::open(memory.as_fd(), SIZE).unwrap();
         assert_eq!((left.len(), journal.in_flight()), (1, 1));
         assert_eq!(&left[0].request()[..48], request(2));
     }
 
     #[test]
     fn a_successor_learns_what_was_counted_and_the_next_request_begins_anew() {
-        let memory = create().unwrap();
-        let (journal, _) = Journal::open(memory.as_fd(), 1).unwrap();
+        let memory = create(SIZE).unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), Size { slots: 1, ..SIZE }).unwrap();
         let mut slot = journal.take();
         receive(&mut slot, &request(1));
         assert!(!slot.is_counted());
         slot.set_counted();
         drop((slot, journal));
-        let (journal, mut left) = Journal::open(memory.as_fd(), 1).unwrap();
+        let (journal, mut left) = Journal::open(memory.as_fd(), Size { slots: 1, ..SIZE }).unwrap();
         let slot = left.pop().unwrap();
         assert!(slot.is_counted());
         slot.answered();
@@ -356,28 +432,47 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_finds_the_answer_to_a_change_and_not_the_change() {
+        let memory = create(SIZE).unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), SIZE).unwrap();
+        let mut slot = journal.take();
+        receive(&mut slot, &request(1));
+        assert_eq!(slot.kept_answer(), None);
+        slot.keep_answer(b"done");
+        drop((slot, journal));
+        let (journal, mut left) = Journal::open(memory.as_fd(), SIZE).unwrap();
+        let slot = left.pop().unwrap();
+        assert_eq!(slot.kept_answer(), Some(&b"done"[..]));
+        assert!(!slot.is_counted());
+        slot.answered();
+        let mut next = journal.take();
+        receive(&mut next, &request(2));
+        assert_eq!(next.kept_answer(), None);
+    }
+
+    #[test]
     fn blame_grows_over_daemons_and_ends_with_the_answer() {
-        let memory = create().unwrap();
-        let (journal, _) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let memory = create(SIZE).unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), SIZE).unwrap();
         receive(&mut journal.take(), &request(1));
         for _ in 0..5 {
-            let (_journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+            let (_journal, left) = Journal::open(memory.as_fd(), SIZE).unwrap();
             assert!(!left[0].blame(false));
         }
-        let (_journal, mut left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let (_journal, mut left) = Journal::open(memory.as_fd(), SIZE).unwrap();
         let slot = left.pop().unwrap();
         assert!(slot.blame(true), "the sixth daemon");
         let index = slot.index;
         slot.answered();
-        let (journal, left) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let (journal, left) = Journal::open(memory.as_fd(), SIZE).unwrap();
         assert!(left.is_empty());
         assert_eq!(journal.blame(index).load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn who_kills_daemons_at_random_does_not_make_requests_fail() {
-        let memory = create().unwrap();
-        let (journal, _) = Journal::open(memory.as_fd(), SLOTS).unwrap();
+        let memory = create(SIZE).unwrap();
+        let (journal, _) = Journal::open(memory.as_fd(), SIZE).unwrap();
         let mut slot = journal.take();
         receive(&mut slot, &request(1));
         assert!((0..100).all(|_| !slot.blame(true)));
@@ -386,8 +481,9 @@ mod tests {
 
     #[test]
     fn a_reader_waits_for_a_slot_and_gets_the_one_given_back() {
-        let memory = create().unwrap();
-        let (journal, _) = Journal::open(memory.as_fd(), 2).unwrap();
+        let memory = create(SIZE).unwrap();
+        let two = Size { slots: 2, ..SIZE };
+        let (journal, _) = Journal::open(memory.as_fd(), two).unwrap();
         let (first, _second) = (journal.take(), journal.take());
         let index = first.index;
         let waiter = std::thread::spawn({
@@ -400,8 +496,9 @@ mod tests {
 
     #[test]
     fn a_journal_is_idle_once_all_slots_are_back() {
-        let memory = create().unwrap();
-        let (journal, _) = Journal::open(memory.as_fd(), 2).unwrap();
+        let memory = create(SIZE).unwrap();
+        let two = Size { slots: 2, ..SIZE };
+        let (journal, _) = Journal::open(memory.as_fd(), two).unwrap();
         let (first, second) = (journal.take(), journal.take());
         second.unused();
         assert!(!journal.wait_idle(Duration::ZERO));
@@ -416,9 +513,11 @@ mod tests {
     #[test]
     fn a_journal_that_is_too_small_is_refused() {
         let memory = sys::memfd(c"small").unwrap();
-        assert!(Journal::open(memory.as_fd(), SLOTS).is_err());
-        let memory = create().unwrap();
-        assert!(Journal::open(memory.as_fd(), 0).is_err());
-        assert!(Journal::open(memory.as_fd(), SLOTS + 1).is_err());
+        assert!(Journal::open(memory.as_fd(), SIZE).is_err());
+        let memory = create(SIZE).unwrap();
+        for (slots, slot_bytes) in [(0, 8192), (SLOTS + 1, 8192), (1, 4096), (1, 8193)] {
+            let size = Size { slots, slot_bytes };
+            assert!(Journal::open(memory.as_fd(), size).is_err(), "{size:?}");
+        }
     }
 }

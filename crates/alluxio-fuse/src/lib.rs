@@ -40,6 +40,7 @@ mod rendezvous;
 mod sandbox;
 mod session;
 mod spawner;
+mod staging;
 mod supervisor;
 mod sys;
 mod tree;
@@ -52,9 +53,9 @@ pub use agent::AgentSpawner;
 pub use backing::Passthrough;
 pub use client_tree::ClientTree;
 pub use handover::CONTROL_FD;
-pub use options::{MountOptions, MountRequest};
+pub use options::{MountOptions, MountRequest, Staging};
 pub use spawner::{DaemonProcess, DaemonSpawner, End, LocalSpawner};
 pub use supervisor::{
     Found, Mount, MountError, find_abandoned, find_abandoned_at, unmount_abandoned,
 };
-pub use tree::{Placement, Tree, TreeError, TreeFile};
+pub use tree::{NoWriter, Placement, Tree, TreeError, TreeFile, TreeWriter};

@@ -36,6 +36,35 @@ pub struct MountOptions {
     pub source_name: String,
     /// Where the daemon should offer its metrics: a unix socket, as a path that the daemon sees.
     pub metrics_socket: Option<PathBuf>,
+    /// Where files lie while they are written; without it the mount is read-only.
+    pub staging: Option<Staging>,
+}
+
+/// Where files lie while they are written, until they are whole in the under-store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staging {
+    /// A folder of this mount alone, as the daemon sees it; its user must be able to write in it. What
+    /// a mount that ended without its end left in it is kept aside in `lost`.
+    pub folder: PathBuf,
+    /// The most bytes that lie there at one time; who writes more gets `ENOSPC`.
+    pub capacity_bytes: u64,
+}
+
+impl MountOptions {
+    /// Whether files can be written.
+    pub fn is_writable(&self) -> bool {
+        self.staging.is_some()
+    }
+
+    /// Permission bits as they show: a mount that can be written gives its owner the right to.
+    pub(crate) fn shown_mode(&self, mode: u32) -> u32 {
+        const OWNER_WRITES: u32 = 0o200;
+        if self.is_writable() {
+            mode | OWNER_WRITES
+        } else {
+            mode
+        }
+    }
 }
 
 impl Default for MountOptions {
@@ -48,6 +77,7 @@ impl Default for MountOptions {
             allow_other: true,
             source_name: "alluxio-dataset".to_owned(),
             metrics_socket: None,
+            staging: None,
         }
     }
 }

@@ -8,11 +8,13 @@
 //!
 //! Answers are in `protocol/reply.rs`.
 
+mod changes;
 mod reply;
 
+pub(crate) use changes::{Change, Size};
 pub(crate) use reply::{
-    Attributes, DirectoryPacker, EntryKind, Init, OpenFlags, attributes, entry, header, init,
-    invalid_entry, negative_entry, opened, statfs, xattr_size,
+    Attributes, DirectoryPacker, EntryKind, Init, OpenFlags, attributes, created, entry, header,
+    init, invalid_entry, negative_entry, opened, statfs, written, xattr_size,
 };
 
 /// Bytes of `struct fuse_in_header`.
@@ -25,7 +27,26 @@ pub(crate) const OUT_HEADER_BYTES: usize = 16;
 ///
 /// It is enough for every request of a read-only mount: the longest is a FORGET batch, which the
 /// kernel fits into the buffer it is given.
-pub(crate) const REQUEST_BUFFER_BYTES: usize = 8192;
+pub(crate) const REQUEST_BUFFER_BYTES: u32 = 8192;
+
+/// The least `max_write` that the kernel takes: what a read-only mount says.
+const LEAST_WRITE_BYTES: u32 = 4096;
+
+/// The most that one WRITE carries on a mount that can be written: every slot of the journal has room
+/// for it, and larger ones gained nothing against a local disk.
+const WRITE_BYTES: u32 = 128 << 10;
+
+/// Room before the bytes of a WRITE: the two headers, to a whole page.
+const WRITE_HEADER_BYTES: u32 = 4096;
+
+/// How large a WRITE may be, and how large the buffer for requests must be.
+pub(crate) fn request_sizes(writable: bool) -> (u32, u32) {
+    if writable {
+        (WRITE_BYTES, WRITE_HEADER_BYTES + WRITE_BYTES)
+    } else {
+        (LEAST_WRITE_BYTES, REQUEST_BUFFER_BYTES)
+    }
+}
 
 /// `FUSE_NAME_MAX`: the longest name that the kernel takes in an answer.
 pub(crate) const NAME_MAX_BYTES: u32 = 1024;
@@ -90,6 +111,10 @@ pub(crate) enum Operation {
     },
     /// One descriptor of an open file was closed.
     Flush,
+    /// What was written to a file must last (FSYNC).
+    Fsync,
+    /// The same of a directory, whose changes last at once (FSYNCDIR).
+    Fsyncdir,
     /// Open a directory.
     Opendir,
     /// Entries of an open directory, names alone.
@@ -118,7 +143,7 @@ pub(crate) enum Operation {
     /// The file system ends.
     Destroy,
     /// A change, which a read-only mount refuses.
-    Change,
+    Change(Change),
     /// Anything else; the kernel falls back on its own behaviour and does not ask again.
     Unsupported {
         /// The operation's number.
@@ -152,12 +177,20 @@ pub(crate) enum OperationKind {
     Releasedir,
     Statfs,
     Xattr,
+    Write,
+    Flush,
+    Change,
     Other,
 }
 
 impl OperationKind {
+    /// Whether to do it twice may undo what was done in between; an open may empty its file.
+    pub(crate) fn changes_the_tree(self) -> bool {
+        matches!(self, Self::Open | Self::Write | Self::Change)
+    }
+
     /// Every kind with its name, in the order of the discriminants.
-    pub(crate) const NAMES: [&'static str; 12] = [
+    pub(crate) const NAMES: [&'static str; 15] = [
         "lookup",
         "getattr",
         "open",
@@ -169,6 +202,9 @@ impl OperationKind {
         "releasedir",
         "statfs",
         "xattr",
+        "write",
+        "flush",
+        "change",
         "other",
     ];
 }
@@ -188,6 +224,9 @@ impl Operation {
             Self::Releasedir { .. } => OperationKind::Releasedir,
             Self::Statfs => OperationKind::Statfs,
             Self::Getxattr { .. } | Self::Listxattr { .. } => OperationKind::Xattr,
+            Self::Change(Change::Write { .. }) => OperationKind::Write,
+            Self::Flush | Self::Fsync => OperationKind::Flush,
+            Self::Change(_) => OperationKind::Change,
             _ => OperationKind::Other,
         }
     }
@@ -250,9 +289,11 @@ fn decode_operation(opcode: u32, mut body: Fields<'_>) -> Result<Operation, Deco
         38 => Operation::Destroy,
         41 => Operation::NotifyReply,
         44 => Operation::Readdirplus(body.range()?),
-        // SETATTR, SYMLINK, MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK, WRITE, SETXATTR,
-        // REMOVEXATTR, CREATE, FALLOCATE, RENAME2, COPY_FILE_RANGE, TMPFILE, COPY_FILE_RANGE_64.
-        4 | 6 | 8..=13 | 16 | 21 | 24 | 35 | 43 | 45 | 47 | 51 | 53 => Operation::Change,
+        20 => Operation::Fsync,
+        30 => Operation::Fsyncdir,
+        4 | 6 | 8..=13 | 16 | 21 | 24 | 35 | 43 | 45 | 47 | 51 | 53 => {
+            Operation::Change(changes::decode(opcode, body)?)
+        }
         opcode => Operation::Unsupported { opcode },
     })
 }

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::errno::Errno;
-use crate::fs::{FileSystem, Reply};
+use crate::fs::{FileSystem, Origin, Reply};
 use crate::journal::{Journal, Slot};
 use crate::metrics::Metrics;
 use crate::protocol::{self, OperationKind, Request};
@@ -105,6 +105,20 @@ struct Serving {
     begun: Instant,
 }
 
+impl Serving {
+    /// Keeps the answer, so that no successor does again what is done.
+    fn keep(&mut self, answer: &Result<Reply, Errno>) {
+        let (errno, body) = match answer {
+            Ok(Reply::Bytes(body)) => (0, body.as_slice()),
+            Ok(_) => return,
+            Err(errno) => (*errno, &[][..]),
+        };
+        let mut message = protocol::header(self.unique, errno, body.len()).to_vec();
+        message.extend_from_slice(body);
+        self.slot.keep_answer(&message);
+    }
+}
+
 /// What became of an answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sent {
@@ -151,11 +165,16 @@ impl<T: Tree> Session<T> {
     fn serve_left(self: &Arc<Self>, left: Vec<Slot>) {
         let _context = self.runtime.enter();
         for slot in left {
-            if slot.blame(self.was_predecessor_killed) {
+            if let Some(answer) = slot.kept_answer() {
+                // ENOENT tells that it was sent before.
+                bring_in(answer);
+                let _known = (&self.device).write(answer);
+                slot.answered();
+            } else if slot.blame(self.was_predecessor_killed) {
                 tracing::error!("a request outlived its daemons too often: EIO");
                 self.refuse(slot, libc::EIO);
             } else {
-                self.dispatch(slot);
+                self.dispatch(slot, Origin::Predecessor);
             }
         }
     }
@@ -168,7 +187,7 @@ impl<T: Tree> Session<T> {
                 slot.unused();
                 return Ok(());
             }
-            self.dispatch(slot);
+            self.dispatch(slot, Origin::Kernel);
         }
     }
 
@@ -191,7 +210,7 @@ impl<T: Tree> Session<T> {
     }
 
     /// Serves the request in a slot, here if it need not wait.
-    fn dispatch(self: &Arc<Self>, slot: Slot) {
+    fn dispatch(self: &Arc<Self>, slot: Slot, origin: Origin) {
         let request = match protocol::decode(slot.request()) {
             Ok(request) => request,
             Err(error) => {
@@ -211,7 +230,7 @@ impl<T: Tree> Session<T> {
             is_counted,
             begun: Instant::now(),
         };
-        let mut answer = Box::pin(Arc::clone(self).answer(request, is_counted));
+        let mut answer = Box::pin(Arc::clone(self).answer(request, origin, is_counted));
         match answer
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -228,13 +247,21 @@ impl<T: Tree> Session<T> {
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request, is_counted: bool) -> Result<Reply, Errno> {
-        self.fs.serve(request, is_counted).await
+    async fn answer(
+        self: Arc<Self>,
+        request: Request,
+        origin: Origin,
+        is_counted: bool,
+    ) -> Result<Reply, Errno> {
+        self.fs.serve(request, origin, is_counted).await
     }
 
     /// Answers, then empties the slot: in this order, or a death in between would lose the request.
     /// What is open is counted around it so that a death never counts too few.
-    fn finish(self: &Arc<Self>, serving: Serving, answer: Result<Reply, Errno>) {
+    fn finish(self: &Arc<Self>, mut serving: Serving, answer: Result<Reply, Errno>) {
+        if serving.operation.changes_the_tree() {
+            serving.keep(&answer);
+        }
         let mut opened = None;
         let is_changed =
             matches!(answer, Err(libc::ESTALE)) && serving.operation == OperationKind::Read;

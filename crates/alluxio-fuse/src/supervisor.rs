@@ -29,7 +29,7 @@ use crate::backing::{BackingFiles, Passthrough};
 use crate::handover::{BrokerFds, Handover, HandoverFds};
 use crate::options::{MountOptions, MountRequest};
 use crate::spawner::DaemonSpawner;
-use crate::{inodes, journal, opens, rendezvous, sys};
+use crate::{inodes, journal, opens, protocol, rendezvous, sys};
 use watch::{Plea, Watcher};
 
 pub use adopt::{Found, find_abandoned, find_abandoned_at};
@@ -180,7 +180,9 @@ impl Mount {
         spawner: Arc<dyn DaemonSpawner>,
     ) -> Result<Self, MountError> {
         let mountpoint = check_mountpoint(&request.mountpoint)?;
-        let memory = SharedMemory::new(&request.config_yaml).map_err(MountError::Memory)?;
+        let (_, request_bytes) = protocol::request_sizes(request.options.is_writable());
+        let size = journal::Size::for_requests(request_bytes);
+        let memory = SharedMemory::new(size, &request.config_yaml).map_err(MountError::Memory)?;
         let connection = {
             let _alone = hold_mounts();
             connection::establish(&mountpoint, &request.options)?
@@ -192,7 +194,7 @@ impl Mount {
         };
         let fds = memory.with(connection.device, listener);
         let handover = Handover::new(
-            journal::SLOTS,
+            size,
             request.options,
             mountpoint.clone(),
             connection.device_number,
@@ -485,13 +487,13 @@ struct SharedMemory {
 }
 
 impl SharedMemory {
-    fn new(config_yaml: &str) -> io::Result<Self> {
+    fn new(size: journal::Size, config_yaml: &str) -> io::Result<Self> {
         let mut config = File::from(sys::memfd(c"alluxio-config")?);
         config.write_all(config_yaml.as_bytes())?;
         sys::seal_content(config.as_fd())?;
         let (asking, answering) = sys::seqpacket_pair()?;
         Ok(Self {
-            journal: journal::create()?,
+            journal: journal::create(size)?,
             inode_log: inodes::create_log()?,
             config: config.into(),
             opens: opens::create()?,

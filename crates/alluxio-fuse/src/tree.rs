@@ -25,6 +25,20 @@ pub struct TreeError {
     pub message: String,
 }
 
+impl From<io::Error> for TreeError {
+    /// A failure of this machine's own disk.
+    fn from(error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Unexpected,
+        };
+        Self {
+            kind,
+            message: error.to_string(),
+        }
+    }
+}
+
 /// Where a file's bytes are, for the extended attributes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
@@ -34,13 +48,15 @@ pub struct Placement {
     pub worker: Option<String>,
 }
 
-/// A read-only tree. Paths are relative to the root, without a leading `/`; the root is `""`.
+/// A tree, which may be one that can be changed. Paths are relative to the root, without a leading `/`; the root is `""`.
 ///
 /// A future that can answer from memory must be ready at its first poll: the session polls once on
 /// the kernel's own thread, and only an answer that must wait goes to the asynchronous pool.
 pub trait Tree: Send + Sync + 'static {
     /// An open file.
     type File: TreeFile;
+    /// A file that is being written; [`NoWriter`] in a tree that cannot be changed.
+    type Writer: TreeWriter;
 
     /// What is known of a file or directory.
     fn status(&self, path: &str)
@@ -70,6 +86,43 @@ pub trait Tree: Send + Sync + 'static {
         None
     }
 
+    /// Begins a file of so many bytes; what is there under the name stays until it is finished.
+    fn create(
+        &self,
+        path: &str,
+        length: Option<u64>,
+    ) -> impl Future<Output = Result<Self::Writer, TreeError>> + Send {
+        let _length = length;
+        ready(Err(read_only(path)))
+    }
+
+    /// Makes a directory; one that is there is left as it is.
+    fn make_directory(&self, path: &str) -> impl Future<Output = Result<(), TreeError>> + Send {
+        ready(Err(read_only(path)))
+    }
+
+    /// Removes a file.
+    fn remove_file(&self, path: &str) -> impl Future<Output = Result<(), TreeError>> + Send {
+        ready(Err(read_only(path)))
+    }
+
+    /// Removes an empty directory.
+    fn remove_directory(&self, path: &str) -> impl Future<Output = Result<(), TreeError>> + Send {
+        ready(Err(read_only(path)))
+    }
+
+    /// Gives a file or a directory another name, and replaces a file that has it. A directory is only
+    /// renamed where that is one step; elsewhere it is `Unsupported`.
+    fn rename(
+        &self,
+        from: &str,
+        to: &str,
+        is_directory: bool,
+    ) -> impl Future<Output = Result<(), TreeError>> + Send {
+        let _unused = (to, is_directory);
+        ready(Err(read_only(from)))
+    }
+
     /// Where the bytes of a file are.
     fn placement(&self, path: &str, status: &FileStatus) -> impl Future<Output = Placement> + Send;
 
@@ -79,6 +132,37 @@ pub trait Tree: Send + Sync + 'static {
     /// Metrics of what is below the mount.
     fn metric_families(&self) -> Vec<MetricFamily> {
         Vec::new()
+    }
+}
+
+fn read_only(path: &str) -> TreeError {
+    TreeError {
+        kind: ErrorKind::Unsupported,
+        message: format!("{path} is in a tree that cannot be changed"),
+    }
+}
+
+/// A file on its way into the tree. It is not seen before it is finished; dropped, it leaves what was
+/// there before.
+pub trait TreeWriter: Send + 'static {
+    /// Adds bytes; waits while too many are on their way.
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), TreeError>> + Send;
+
+    /// Makes the file visible, whole; its status then.
+    fn finish(self) -> impl Future<Output = Result<Arc<FileStatus>, TreeError>> + Send;
+}
+
+/// The writer of a tree that cannot be changed.
+#[derive(Debug)]
+pub enum NoWriter {}
+
+impl TreeWriter for NoWriter {
+    async fn write(&mut self, _bytes: Bytes) -> Result<(), TreeError> {
+        match *self {}
+    }
+
+    async fn finish(self) -> Result<Arc<FileStatus>, TreeError> {
+        match self {}
     }
 }
 

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use alluxio_crds::dataset::{
-    CredentialsType, EtcdMembership, LoadMode, MembershipType, ObjectName, StaticMembership,
+    AccessMode, CredentialsType, EtcdMembership, FallbackPolicy, LoadMode, MembershipType,
+    ObjectName, StaticMembership,
 };
 use alluxio_crds::load::{AlluxioDataLoadSpec, LoadState};
 use alluxio_crds::{AlluxioDataLoad, AlluxioDataset, ByteQuantity};
@@ -43,6 +44,16 @@ impl DatasetBuilder {
         credentials.secret_ref = Some(ObjectName {
             name: name.to_owned(),
         });
+        self
+    }
+
+    pub(crate) fn never_from_the_ufs(mut self) -> Self {
+        self.0.spec.client.fallback.policy = FallbackPolicy::Never;
+        self
+    }
+
+    pub(crate) fn written(mut self) -> Self {
+        self.0.spec.mount.access_modes = vec![AccessMode::ReadWriteMany];
         self
     }
 

@@ -17,7 +17,9 @@ use crate::{dataset, logs, output, signals};
 
 /// Mounts, until a signal or somebody's `umount`.
 pub(crate) async fn run(arguments: MountArguments) -> Result<()> {
-    let (config, mountpoint) = places(&arguments)?;
+    let (mut config, mountpoint) = places(&arguments)?;
+    config.mount.read_only &= !arguments.read_write;
+    let config = config;
     let logging = &config.logging;
     logs::start(&logging.level, logging.path.as_deref(), logging.format)?;
     mounting::check_possible()?;

@@ -103,7 +103,8 @@ async fn follow_registration(
 /// Mounts by FUSE for the CSI driver.
 struct FuseMounter {
     spawner: Arc<dyn DaemonSpawner>,
-    /// Where daemons offer their metrics: the folder that the mounter pod shares.
+    /// Where daemons offer their metrics and stage what is written: the folder that the mounter pod
+    /// shares.
     metrics_folder: Option<PathBuf>,
     /// Where the next process of this plugin finds the mounts.
     run_folder: PathBuf,
@@ -155,6 +156,11 @@ impl FuseMounter {
         let (namespace, name) = (&volume.dataset.namespace, &volume.dataset.name);
         let metrics_name = mounting::metrics_name(namespace, name, &volume.mountpoint);
         let metrics_socket = self.metrics_folder.as_ref().map(|f| f.join(metrics_name));
+        // On the node's disk, where a mounter pod that follows this one finds it.
+        let staging = match &self.metrics_folder {
+            Some(folder) => folder.join("staging"),
+            None => volume.config.mount.staging_path.clone(),
+        };
         MountRequest {
             mountpoint: volume.mountpoint.clone(),
             config_yaml: volume.config.to_yaml_with_secrets(),
@@ -166,6 +172,7 @@ impl FuseMounter {
                 allow_other: true,
                 source_name: format!("alluxio-dataset:{namespace}/{name}"),
                 metrics_socket,
+                staging: mounting::staging(&volume.config, &staging, &volume.mountpoint),
             },
             run_folder: Some(self.run_folder.clone()),
         }

@@ -1,5 +1,5 @@
-//! Publishing: the staged mount is bound into a pod, read-only, without devices and set-user-id
-//! programs.
+//! Publishing: the staged mount is bound into a pod, without devices and set-user-id programs, and
+//! read-only unless the dataset can be written and the pod wants to.
 //!
 //! A bind is two system calls, and the driver may die between them; so a target that is bound
 //! already is checked for its flags and not only for being there. What the flags protect from is a
@@ -23,6 +23,7 @@ pub(crate) struct Publish {
     staging: PathBuf,
     target: PathBuf,
     volume: Volume,
+    read_only: bool,
 }
 
 impl Publish {
@@ -42,6 +43,7 @@ impl Publish {
             volume_id,
             staging,
             target,
+            read_only: request.readonly || volume.config.mount.read_only,
             volume,
         })
     }
@@ -53,15 +55,17 @@ pub(crate) async fn publish(context: &Context, request: Publish) -> Result<(), N
     let (staging, mount) = staged(context, &request).await?;
     let target = target_path(context, &request.target).await?;
     match host::mounted(&target, context.patience).await? {
-        Some(bound) if bound.device == mount.device => finish(context, &target, &bound).await,
+        Some(bound) if bound.device == mount.device => {
+            finish(context, &target, &bound, request.read_only).await
+        }
         Some(_) => {
             expect_dead(context, &request.volume_id, &target).await?;
             free(context, &request.volume_id, &target).await?;
-            bind(context, &staging, &target).await
+            bind(context, &staging, &target, request.read_only).await
         }
         None => {
             host::make_folder(&target, context.patience).await?;
-            bind(context, &staging, &target).await
+            bind(context, &staging, &target, request.read_only).await
         }
     }
 }
@@ -122,9 +126,14 @@ async fn target_path(context: &Context, target: &Path) -> Result<PathBuf, NodeEr
 }
 
 /// Binds, or leaves nothing mounted.
-async fn bind(context: &Context, staging: &Path, target: &Path) -> Result<(), NodeError> {
+async fn bind(
+    context: &Context,
+    staging: &Path,
+    target: &Path,
+    read_only: bool,
+) -> Result<(), NodeError> {
     host::bind(staging, target, context.patience).await?;
-    let restricted = host::restrict(target, context.patience).await;
+    let restricted = host::restrict(target, read_only, context.patience).await;
     if restricted.is_err()
         && let Err(error) = host::unmount_all(target, context.patience).await
     {
@@ -134,11 +143,16 @@ async fn bind(context: &Context, staging: &Path, target: &Path) -> Result<(), No
 }
 
 /// Makes sure that a bind that is there already has its flags.
-async fn finish(context: &Context, target: &Path, bound: &MountEntry) -> Result<(), NodeError> {
-    if bound.is_read_only() {
+async fn finish(
+    context: &Context,
+    target: &Path,
+    bound: &MountEntry,
+    read_only: bool,
+) -> Result<(), NodeError> {
+    if bound.is_read_only() == read_only {
         Ok(())
     } else {
-        host::restrict(target, context.patience).await
+        host::restrict(target, read_only, context.patience).await
     }
 }
 

@@ -48,6 +48,7 @@ fn not_found(path: &str) -> TreeError {
 
 impl Tree for MemoryTree {
     type File = MemoryFile;
+    type Writer = crate::tree::NoWriter;
 
     async fn status(&self, path: &str) -> Result<Arc<FileStatus>, TreeError> {
         let files = self.0.lock();
@@ -148,7 +149,9 @@ fn file_system(
         inodes,
         Ways::without_broker(),
         MountOptions::default(),
+        true,
     )
+    .unwrap()
 }
 
 impl Mounted {
@@ -159,7 +162,7 @@ impl Mounted {
             inode,
             operation,
         };
-        let answer = pin!(self.fs.serve(request, false));
+        let answer = pin!(self.fs.serve(request, Origin::Kernel, false));
         match answer.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(answer) => answer,
             Poll::Pending => panic!("waits although all is in memory"),
@@ -360,7 +363,10 @@ fn changes_are_refused_as_on_a_read_only_disk() {
     let mount = mounted(&[("a", "")]);
     let file = mount.lookup(ROOT_INODE, "a");
     let write = libc::O_RDWR as u32;
-    let refused = [Operation::Change, Operation::Open { flags: write }];
+    let refused = [
+        Operation::Change(protocol::Change::Other),
+        Operation::Open { flags: write },
+    ];
     for operation in refused {
         assert_eq!(mount.ask(file, operation), Err(libc::EROFS));
     }

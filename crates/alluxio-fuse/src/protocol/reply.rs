@@ -42,6 +42,8 @@ pub(crate) struct Init {
     pub(crate) flags: u64,
     /// Largest READ, in bytes.
     pub(crate) max_read_bytes: u32,
+    /// Largest WRITE, in bytes.
+    pub(crate) max_write_bytes: u32,
     /// Requests that the kernel sends without a process waiting for them (read-ahead).
     pub(crate) max_background: u16,
 }
@@ -53,6 +55,8 @@ pub(crate) struct OpenFlags {
     pub(crate) keep_cache: bool,
     /// The registered file that the kernel reads in place of asking.
     pub(crate) backing_id: Option<u32>,
+    /// The kernel tells when a descriptor is closed (FLUSH).
+    pub(crate) flush: bool,
 }
 
 /// What `stat` shows of an inode.
@@ -99,15 +103,24 @@ impl Init {
     /// DO_READDIRPLUS with AUTO: attributes with the listing where they are wanted.
     /// PASSTHROUGH: the kernel may read files of the disk cache by itself.
     /// Not AUTO_INVAL_DATA, which asks for attributes while a file is read: an inode is one version
-    /// of a file here, so its pages never have to go.
-    pub(crate) fn negotiate(kernel_minor: u32, offered: u64, max_read_bytes: u32) -> Self {
+    /// of a file here, so its pages never have to go. ATOMIC_O_TRUNC: an open that empties the file
+    /// says so, and nothing of the old content need be fetched. Not WRITEBACK_CACHE: what was written
+    /// must lie with the daemon, whose death it survives, before the application goes on.
+    pub(crate) fn negotiate(
+        kernel_minor: u32,
+        offered: u64,
+        max_read_bytes: u32,
+        max_write_bytes: u32,
+    ) -> Self {
         const ASYNC_READ: u64 = 1;
+        const ATOMIC_O_TRUNC: u64 = 1 << 3;
         const BIG_WRITES: u64 = 1 << 5;
         const DO_READDIRPLUS: u64 = 1 << 13;
         const READDIRPLUS_AUTO: u64 = 1 << 14;
         const PARALLEL_DIROPS: u64 = 1 << 18;
         const MAX_PAGES: u64 = 1 << 22;
         let wanted = ASYNC_READ
+            | ATOMIC_O_TRUNC
             | BIG_WRITES
             | DO_READDIRPLUS
             | READDIRPLUS_AUTO
@@ -119,6 +132,7 @@ impl Init {
             minor: kernel_minor.min(PROTOCOL_MINOR),
             flags: wanted & offered,
             max_read_bytes,
+            max_write_bytes,
             max_background: 64,
         }
     }
@@ -143,9 +157,6 @@ pub(crate) fn header(unique: u64, errno: i32, body_bytes: usize) -> [u8; OUT_HEA
 /// `struct fuse_init_out`.
 pub(crate) fn init(init: &Init) -> Vec<u8> {
     const PAGE_BYTES: u32 = 4096;
-    // A read-only mount gets no WRITE; this is the least the kernel takes, and what makes 8 KiB
-    // enough for a request.
-    const MAX_WRITE_BYTES: u32 = 4096;
     let congestion_threshold = init.max_background / 4 * 3;
     let max_pages = u16::try_from(init.max_read_bytes / PAGE_BYTES).unwrap_or(u16::MAX);
     let [low, high] = [init.flags & 0xffff_ffff, init.flags >> 32]
@@ -153,7 +164,7 @@ pub(crate) fn init(init: &Init) -> Vec<u8> {
     let mut body = Body::with_capacity(64);
     body.u32(7).u32(init.minor).u32(init.max_read_bytes);
     body.u32(low).u16(init.max_background);
-    body.u16(congestion_threshold).u32(MAX_WRITE_BYTES);
+    body.u16(congestion_threshold).u32(init.max_write_bytes);
     // Times have a granularity of a nanosecond; no DAX alignment.
     body.u32(1).u16(max_pages).u16(0);
     // Flags, stacking depth, no request timeout, reserved words.
@@ -191,22 +202,38 @@ pub(crate) fn negative_entry(ttl: Duration) -> Vec<u8> {
 
 /// `struct fuse_open_out`.
 pub(crate) fn opened(handle: u64, flags: OpenFlags) -> Vec<u8> {
-    const KEEP_CACHE: u32 = 1 << 1;
-    const NOFLUSH: u32 = 1 << 5;
-    const PASSTHROUGH: u32 = 1 << 7;
-    let keep = if flags.keep_cache { KEEP_CACHE } else { 0 };
-    let passthrough = flags.backing_id.map_or(0, |_| PASSTHROUGH);
     let mut body = Body::with_capacity(16);
-    body.u64(handle).u32(NOFLUSH | keep | passthrough);
-    body.u32(flags.backing_id.unwrap_or_default());
+    body.opened(handle, flags);
     body.0
 }
 
-/// `struct fuse_statfs_out`: nothing is free. How much a dataset holds is not known without walking
-/// all of it, so the totals are 0, which `df` takes for "not a disk".
-pub(crate) fn statfs() -> Vec<u8> {
+/// The answer to CREATE: `struct fuse_entry_out`, then `struct fuse_open_out`.
+pub(crate) fn created(
+    attributes: &Attributes,
+    ttl: Duration,
+    handle: u64,
+    flags: OpenFlags,
+) -> Vec<u8> {
+    let mut body = Body::with_capacity(ENTRY_BYTES + 16);
+    body.entry(attributes, ttl);
+    body.opened(handle, flags);
+    body.0
+}
+
+/// `struct fuse_write_out`.
+pub(crate) fn written(bytes: u32) -> Vec<u8> {
+    let mut body = Body::with_capacity(8);
+    body.u32(bytes).u32(0);
+    body.0
+}
+
+/// `struct fuse_statfs_out`. How much a dataset holds is not known without walking all of it, so the
+/// total is what is free: what may be written at one time, and 0 on a read-only mount, which `df` takes
+/// for "not a disk".
+pub(crate) fn statfs(free_bytes: u64) -> Vec<u8> {
     let mut body = Body::with_capacity(80);
-    body.zeros(40);
+    let blocks = free_bytes / u64::from(PREFERRED_BLOCK_BYTES);
+    body.u64(blocks).u64(blocks).u64(blocks).zeros(16);
     body.u32(PREFERRED_BLOCK_BYTES).u32(NAME_MAX_BYTES);
     body.u32(PREFERRED_BLOCK_BYTES).zeros(28);
     body.0
@@ -351,6 +378,18 @@ impl Body {
         self.u32(of.kind.mode_bits() | of.mode & 0o7777).u32(1);
         self.u32(of.uid).u32(of.gid).u32(0);
         self.u32(PREFERRED_BLOCK_BYTES).u32(0);
+    }
+
+    /// `struct fuse_open_out`.
+    fn opened(&mut self, handle: u64, flags: OpenFlags) {
+        const KEEP_CACHE: u32 = 1 << 1;
+        const NOFLUSH: u32 = 1 << 5;
+        const PASSTHROUGH: u32 = 1 << 7;
+        let passthrough = flags.backing_id.map_or(0, |_| PASSTHROUGH);
+        let keep = if flags.keep_cache { KEEP_CACHE } else { 0 };
+        let flush = if flags.flush { 0 } else { NOFLUSH };
+        self.u64(handle).u32(flush | keep | passthrough);
+        self.u32(flags.backing_id.unwrap_or_default());
     }
 
     /// `struct fuse_entry_out`. The generation is always 0: an inode number is never used again.

@@ -67,7 +67,7 @@ fn a_read_has_handle_offset_and_size() {
 #[test]
 fn a_request_may_lie_in_a_larger_buffer() {
     let mut bytes = request(3, 1, 1, &[0; 16]);
-    bytes.resize(REQUEST_BUFFER_BYTES, 0xAA);
+    bytes.resize(REQUEST_BUFFER_BYTES as usize, 0xAA);
     assert_eq!(decode(&bytes).unwrap().operation, Operation::Getattr);
 }
 
@@ -84,11 +84,96 @@ fn what_cannot_be_answered_still_names_its_request() {
     assert_eq!(decode(&[1, 2, 3]).unwrap_err().unique, None);
 }
 
+/// Words, then bytes.
+fn at(words: &[u32], rest: &[u8]) -> Vec<u8> {
+    let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    body.extend(rest);
+    body
+}
+
 #[test]
-fn changes_are_known_as_changes() {
-    for opcode in [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51] {
-        let change = decode(&request(opcode, 1, 1, &[])).unwrap();
-        assert_eq!(change.operation, Operation::Change, "{opcode}");
+fn changes_are_decoded() {
+    let decoded = |opcode, body: &[u8]| decode(&request(opcode, 1, 1, body)).unwrap().operation;
+    let name = |text: &[u8]| text.to_vec();
+    let expected = [
+        (
+            9,
+            at(&[0o755, 0], b"d\0"),
+            Change::Mkdir { name: name(b"d") },
+        ),
+        (10, name(b"f\0"), Change::Unlink { name: name(b"f") }),
+        (11, name(b"d\0"), Change::Rmdir { name: name(b"d") }),
+        (
+            35,
+            at(&[0o101, 0o644, 0, 0], b"f\0"),
+            Change::Create {
+                name: name(b"f"),
+                flags: 0o101,
+            },
+        ),
+        (
+            45,
+            at(&[7, 0, 1, 0], b"old\0new\0"),
+            Change::Rename {
+                name: name(b"old"),
+                new_parent: 7,
+                new_name: name(b"new"),
+                flags: 1,
+            },
+        ),
+        (
+            12,
+            at(&[7, 0], b"old\0new\0"),
+            Change::Rename {
+                name: name(b"old"),
+                new_parent: 7,
+                new_name: name(b"new"),
+                flags: 0,
+            },
+        ),
+        (
+            16,
+            at(&[3, 0, 9, 0, 2, 0, 0, 0, 0, 0], b"hi"),
+            Change::Write {
+                handle: 3,
+                offset: 9,
+                bytes: name(b"hi"),
+            },
+        ),
+        (
+            4,
+            at(&[1 << 3, 0, 0, 0, 77, 0], &[0; 64]),
+            Change::Setattr {
+                size: Some(Size { bytes: 77 }),
+            },
+        ),
+        (
+            4,
+            at(&[1, 0, 0, 0, 77, 0], &[0; 64]),
+            Change::Setattr { size: None },
+        ),
+        (6, name(b"l\0to\0"), Change::MakeSpecial),
+        (21, Vec::new(), Change::SetAttribute),
+        (43, Vec::new(), Change::Other),
+    ];
+    for (opcode, body, change) in expected {
+        assert_eq!(
+            decoded(opcode, &body),
+            Operation::Change(change),
+            "{opcode}"
+        );
+    }
+}
+
+#[test]
+fn a_change_that_is_cut_off_is_refused() {
+    // Bytes that the request does not have; a name without an end; a second one that is missing.
+    for (opcode, body) in [
+        (16, at(&[3, 0, 9, 0, 3, 0, 0, 0, 0, 0], b"hi")),
+        (35, at(&[0, 0, 0, 0], b"f")),
+        (12, at(&[7, 0], b"old\0")),
+    ] {
+        assert!(decode(&request(opcode, 1, 1, &body)).is_err(), "{opcode}");
     }
 }
 
@@ -111,7 +196,7 @@ fn init_takes_what_both_sides_know() {
         panic!("not an INIT");
     };
     assert_eq!((minor, flags), (99, u64::MAX));
-    let agreed = Init::negotiate(minor, 1 | 1 << 22 | 1 << 50, 1 << 20);
+    let agreed = Init::negotiate(minor, 1 | 1 << 22 | 1 << 50, 1 << 20, 4096);
     assert_eq!((agreed.minor, agreed.flags), (45, 1 | 1 << 22));
     let answer = init(&agreed);
     assert_eq!(answer.len(), 64);
@@ -143,15 +228,24 @@ fn answers_have_the_sizes_of_the_header_file() {
     assert_eq!(attributes(&file(2, 1), TTL).len(), 104);
     let kept = OpenFlags {
         keep_cache: true,
+        flush: false,
         backing_id: None,
     };
     assert_eq!(opened(1, kept)[8..], [0x22, 0, 0, 0, 0, 0, 0, 0]);
     let backed = OpenFlags {
         keep_cache: false,
+        flush: false,
         backing_id: Some(7),
     };
     assert_eq!(opened(1, backed)[8..], [0xa0, 0, 0, 0, 7, 0, 0, 0]);
-    assert_eq!(statfs().len(), 80);
+    let written_to = OpenFlags {
+        flush: true,
+        ..kept
+    };
+    assert_eq!(opened(1, written_to)[8..], [2, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(created(&file(2, 1), TTL, 1, written_to).len(), 144);
+    assert_eq!(written(7).len(), 8);
+    assert_eq!(statfs(1 << 30).len(), 80);
     assert_eq!(xattr_size(3).len(), 8);
 }
 

@@ -53,7 +53,7 @@ pub(super) fn establish(
         mountpoint: mountpoint.to_owned(),
         source,
     })?;
-    initialise(&device)
+    initialise(&device, options)
         .and_then(|agreed| Ok((agreed, find(mountpoint)?)))
         .and_then(|(agreed, found)| {
             let mount = found.ok_or_else(|| io::Error::other("the mount cannot be found"))?;
@@ -75,7 +75,12 @@ pub(super) fn establish(
 }
 
 fn mount(device: &File, mountpoint: &Path, options: &MountOptions) -> io::Result<()> {
-    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
+    let read_only = if options.is_writable() {
+        0
+    } else {
+        libc::MS_RDONLY
+    };
+    let flags = read_only | libc::MS_NOSUID | libc::MS_NODEV;
     let data = format!(
         "fd={},rootmode=40000,user_id={},group_id=0,default_permissions,max_read={MAX_READ_BYTES}{}",
         device.as_fd().as_raw_fd(),
@@ -90,7 +95,7 @@ fn mount(device: &File, mountpoint: &Path, options: &MountOptions) -> io::Result
 }
 
 /// Takes INIT and answers it. The kernel sends it with the mount, so this does not wait long.
-fn initialise(mut device: &File) -> io::Result<Init> {
+fn initialise(mut device: &File, options: &MountOptions) -> io::Result<Init> {
     let mut buffer = vec![0; INIT_BUFFER_BYTES];
     let length = device.read(&mut buffer)?;
     let request = protocol::decode(&buffer[..length]).map_err(io::Error::other)?;
@@ -102,7 +107,8 @@ fn initialise(mut device: &File) -> io::Result<Init> {
             "the kernel speaks FUSE 7.{minor}; 7.{OLDEST_MINOR} (Linux 5.11) or newer is needed"
         )));
     }
-    let agreed = Init::negotiate(minor, flags, MAX_READ_BYTES);
+    let (max_write_bytes, _) = protocol::request_sizes(options.is_writable());
+    let agreed = Init::negotiate(minor, flags, MAX_READ_BYTES, max_write_bytes);
     let body = protocol::init(&agreed);
     let header = protocol::header(request.unique, 0, body.len());
     let answer = [IoSlice::new(&header), IoSlice::new(&body)];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use alluxio_client::ErrorKind;
-use alluxio_fuse::{Placement, Tree, TreeError, TreeFile};
+use alluxio_fuse::{NoWriter, Placement, Tree, TreeError, TreeFile};
 use alluxio_wire::{FileKind, FileStatus};
 use bytes::Bytes;
 
@@ -46,6 +46,7 @@ impl LocalTree {
 
 impl Tree for LocalTree {
     type File = LocalFile;
+    type Writer = NoWriter;
 
     async fn status(&self, path: &str) -> Result<Arc<FileStatus>, TreeError> {
         self.status_of(path).map(Arc::new)

@@ -18,11 +18,16 @@
 
 mod chaos;
 mod checks;
+#[path = "../../../alluxio-ufs/tests/support/gateway.rs"]
+mod gateway;
 mod local_tree;
 mod passing;
+mod programs;
 mod sample;
 mod stress;
 mod takeover;
+mod writable;
+mod writing;
 
 use std::process::ExitCode;
 
@@ -31,7 +36,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 32] = [
+const CHECKS: [(&str, fn()); 42] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -113,6 +118,43 @@ const CHECKS: [(&str, fn()); 32] = [
         takeover::an_upgrade_that_fails_leaves_the_old_daemon,
     ),
     (
+        "a_written_file_is_whole_in_the_store_when_it_is_closed",
+        writing::a_written_file_is_whole_in_the_store_when_it_is_closed,
+    ),
+    (
+        "names_change_as_on_a_local_disk",
+        writing::names_change_as_on_a_local_disk,
+    ),
+    (
+        "what_a_store_cannot_hold_is_refused",
+        writing::what_a_store_cannot_hold_is_refused,
+    ),
+    (
+        "a_failed_upload_is_told_by_close_and_leaves_the_old_file",
+        writing::a_failed_upload_is_told_by_close_and_leaves_the_old_file,
+    ),
+    (
+        "writers_do_not_notice_killed_daemons",
+        writing::writers_do_not_notice_killed_daemons,
+    ),
+    (
+        "a_file_is_what_a_model_of_it_is",
+        writing::a_file_is_what_a_model_of_it_is,
+    ),
+    (
+        "a_crash_leaves_the_old_file_and_keeps_what_was_written",
+        writing::a_crash_leaves_the_old_file_and_keeps_what_was_written,
+    ),
+    (
+        "readers_of_one_mount_see_what_is_written",
+        writing::readers_of_one_mount_see_what_is_written,
+    ),
+    ("the_last_close_wins", writing::the_last_close_wins),
+    (
+        "programs_write_what_they_write_on_a_local_disk",
+        programs::programs_write_what_they_write_on_a_local_disk,
+    ),
+    (
         "applications_do_not_notice_chaos",
         chaos::applications_do_not_notice_chaos,
     ),
@@ -172,6 +214,11 @@ fn main() -> ExitCode {
     if argument == "supervise" {
         let [tree, mountpoint, run] = [2, 3, 4].map(|at| std::env::args().nth(at).unwrap());
         takeover::supervise(&tree, &mountpoint, &run);
+        return ExitCode::SUCCESS;
+    }
+    if argument == "supervise-writable" {
+        let [tree, mountpoint, config] = [2, 3, 4].map(|at| std::env::args().nth(at).unwrap());
+        writable::supervise(&tree, &mountpoint, config);
         return ExitCode::SUCCESS;
     }
     if argument == "readers" {

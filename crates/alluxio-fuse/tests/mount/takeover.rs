@@ -32,9 +32,15 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     /// Mounts, or takes over what stands; returns when a daemon serves.
     pub(crate) fn start(sample: &Sample) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .arg("supervise")
-            .args([sample.tree(), sample.mountpoint(), sample.run_folder()])
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("supervise");
+        command.args([sample.tree(), sample.mountpoint(), sample.run_folder()]);
+        Self::run(command)
+    }
+
+    /// Starts this program as a supervisor.
+    pub(crate) fn run(mut command: Command) -> Self {
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -108,10 +114,15 @@ pub(crate) fn supervise(tree: &str, mountpoint: &str, run_folder: &str) {
         };
         Mount::start(request, spawner).unwrap()
     };
-    println!("{}", daemon_of(&mount));
+    answer_questions(&mount);
+}
+
+/// Does what a [`Supervisor`] asks its process for.
+pub(crate) fn answer_questions(mount: &Mount) {
+    println!("{}", daemon_of(mount));
     for question in std::io::stdin().lines() {
         match question.unwrap().as_str() {
-            "daemon" => println!("{}", daemon_of(&mount)),
+            "daemon" => println!("{}", daemon_of(mount)),
             "upgrade" => println!("{}", mount.upgrade().unwrap().as_micros()),
             _ => {
                 mount.unmount().unwrap();

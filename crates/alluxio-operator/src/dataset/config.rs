@@ -4,6 +4,7 @@
 //! server's rules have refused most of what can be wrong here; this is the second lock, for specs
 //! that no API server has seen, and it names the field the user wrote, not the one in the file.
 
+use alluxio_config::mount::RawMount;
 use alluxio_config::raw::{
     RawClient, RawCluster, RawConfig, RawFallback, RawLogging, RawMembership, RawReadahead, RawUfs,
     RawWorker, Size,
@@ -33,6 +34,7 @@ fn raw(dataset: &AlluxioDataset) -> Result<RawConfig, InvalidDataset> {
         },
         client: client(dataset)?,
         worker: RawWorker::default(),
+        mount: mount(dataset)?,
         logging: RawLogging {
             level: level(spec.client.logging.level).to_owned(),
             ..RawLogging::default()
@@ -142,6 +144,19 @@ fn client(dataset: &AlluxioDataset) -> Result<RawClient, InvalidDataset> {
     })
 }
 
+fn mount(dataset: &AlluxioDataset) -> Result<RawMount, InvalidDataset> {
+    let mount = &dataset.spec.mount;
+    let capacity = mount
+        .staging_capacity
+        .bytes()
+        .map_err(|error| InvalidDataset::field(dataset, "spec.mount.stagingCapacity", error))?;
+    Ok(RawMount {
+        read_only: !mount.is_writable(),
+        staging_capacity: Size::Bytes(capacity),
+        ..RawMount::default()
+    })
+}
+
 /// A negative number becomes 0, which every range that forbids negative numbers forbids as well
 /// or takes as "off".
 fn count(number: i32) -> u32 {
@@ -172,6 +187,7 @@ fn spec_path(path: &str) -> String {
     match path {
         "cluster.membership.workers" => "spec.cluster.membership.static.workers".to_owned(),
         "cluster.membership.endpoints" => "spec.cluster.membership.etcd.endpoints".to_owned(),
+        "mount.read_only" => "spec.mount.accessModes".to_owned(),
         "ufs.endpoint" => "spec.ufs.s3.endpoint".to_owned(),
         "client.metadata_ttl_seconds" => "spec.client.metadataTTLSeconds".to_owned(),
         _ => format!("spec.{}", camel_case(path)),
@@ -257,6 +273,10 @@ mod tests {
             (
                 a_dataset().on_workers(&["h:x"]).into(),
                 "spec.cluster.membership.static.workers",
+            ),
+            (
+                a_dataset().written().never_from_the_ufs().into(),
+                "spec.mount.accessModes",
             ),
             (
                 a_dataset().on_etcd("etcd:2379").into(),

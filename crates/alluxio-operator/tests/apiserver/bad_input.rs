@@ -151,8 +151,19 @@ const CASES: &[Case] = &[
         "spec.mount.fileMode",
     ),
     (
-        |s| s["mount"] = json!({"accessModes": ["ReadWriteMany"]}),
-        "\"ReadOnlyMany\"",
+        |s| s["mount"] = json!({"accessModes": ["ReadWriteOnce"]}),
+        "\"ReadOnlyMany\", \"ReadWriteMany\"",
+    ),
+    (
+        |s| s["mount"] = json!({"stagingCapacity": "10GB"}),
+        "such as 512Mi (not 512MB)",
+    ),
+    (
+        |s| {
+            s["mount"] = json!({"accessModes": ["ReadWriteMany"]});
+            s["client"] = json!({"fallback": {"policy": "Never"}});
+        },
+        "ReadWriteMany needs the under-store",
     ),
     (
         |s| s["client"] = json!({"pagesize": "1Mi"}),

@@ -20,7 +20,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Gateway {
     child: Child,
     address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Gateway {
@@ -49,7 +49,7 @@ impl Gateway {
         let gateway = Self {
             child,
             address,
-            _folder: folder,
+            folder,
         };
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
@@ -60,6 +60,12 @@ impl Gateway {
             std::thread::sleep(Duration::from_millis(20));
         }
         Some(gateway)
+    }
+
+    /// The object's bytes as they lie on the disk.
+    #[allow(dead_code, reason = "shared with tests that ask the server")]
+    pub(crate) fn stored(&self, key: &str) -> std::io::Result<Vec<u8>> {
+        std::fs::read(self.folder.path().join(BUCKET).join(key))
     }
 
     pub(crate) fn endpoint(&self) -> String {

@@ -100,6 +100,32 @@ fn wanted_with_secret() -> WantedVolume {
 }
 
 #[test]
+fn a_dataset_that_is_written_has_a_volume_and_a_mount_for_it() {
+    let WantedVolume { volume, claim } = wanted(a_dataset().written());
+    let (volume, claim) = (volume.spec.unwrap(), claim.spec.unwrap());
+    for modes in [volume.access_modes, claim.access_modes] {
+        assert_eq!(modes.unwrap(), ["ReadWriteMany"]);
+    }
+    let csi = volume.csi.unwrap();
+    assert_eq!(csi.read_only, Some(false));
+    let config = &csi.volume_attributes.unwrap()[names::ATTRIBUTE_CONFIG];
+    let config = alluxio_config::Config::from_yaml(config).unwrap();
+    assert!(!config.mount.read_only);
+    assert_eq!(config.mount.staging_capacity_bytes, 10 << 30);
+}
+
+#[test]
+fn a_dataset_that_is_to_be_written_gets_another_volume() {
+    let observed = with_volume_of(a_dataset());
+    assert!(matches!(
+        planned(a_dataset().written(), &observed).volume,
+        VolumePlan::Replace {
+            why: Misfit::Edited
+        }
+    ));
+}
+
+#[test]
 fn an_unchanged_dataset_keeps_its_volume() {
     let observed = with_volume_of(a_dataset());
     assert!(matches!(

@@ -94,7 +94,15 @@ fn same_attributes(wanted: &CSIPersistentVolumeSource, found: &CSIPersistentVolu
     let config = |source| {
         let text = attribute(source, names::ATTRIBUTE_CONFIG)?;
         let config = Config::from_yaml(&text).ok()?;
-        Some((config.ufs, config.cluster, config.client, config.logging))
+        let Config {
+            ufs,
+            cluster,
+            client,
+            mount,
+            logging,
+            worker: _,
+        } = config;
+        Some((ufs, cluster, client, mount, logging))
     };
     let same = |name| attribute(wanted, name) == attribute(found, name);
     config(wanted) == config(found)
@@ -115,7 +123,7 @@ fn volume(dataset: &ValidDataset<'_>, name: &str) -> PersistentVolume {
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeSpec {
-            access_modes: Some(access_modes()),
+            access_modes: Some(access_modes(dataset)),
             capacity: Some(nominal_capacity()),
             claim_ref: Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
@@ -154,7 +162,7 @@ fn source(dataset: &ValidDataset<'_>, volume_name: &str) -> CSIPersistentVolumeS
             name: Some(secret.to_owned()),
             namespace: Some(dataset.namespace.to_owned()),
         }),
-        read_only: Some(true),
+        read_only: Some(dataset.config.mount.read_only),
         volume_handle: names::volume_handle(volume_name, &identity),
         volume_attributes: Some(attributes),
         ..CSIPersistentVolumeSource::default()
@@ -184,7 +192,7 @@ fn claim(dataset: &ValidDataset<'_>, volume_name: &str) -> PersistentVolumeClaim
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {
-            access_modes: Some(access_modes()),
+            access_modes: Some(access_modes(dataset)),
             resources: Some(VolumeResourceRequirements {
                 requests: Some(nominal_capacity()),
                 ..VolumeResourceRequirements::default()
@@ -198,8 +206,13 @@ fn claim(dataset: &ValidDataset<'_>, volume_name: &str) -> PersistentVolumeClaim
     }
 }
 
-fn access_modes() -> Vec<String> {
-    vec!["ReadOnlyMany".to_owned()]
+fn access_modes(dataset: &ValidDataset<'_>) -> Vec<String> {
+    let mode = if dataset.config.mount.read_only {
+        "ReadOnlyMany"
+    } else {
+        "ReadWriteMany"
+    };
+    vec![mode.to_owned()]
 }
 
 fn nominal_capacity() -> BTreeMap<String, Quantity> {
