@@ -19,7 +19,11 @@ const FILE_BYTES: usize = 4 << 20;
 const HELD_BACK_FROM: usize = 2 << 20;
 
 fn content() -> Vec<u8> {
-    (0..FILE_BYTES).map(|at| (at / 64 % 251) as u8).collect()
+    (0..=250_u8)
+        .flat_map(|byte| [byte; 64])
+        .cycle()
+        .take(FILE_BYTES)
+        .collect()
 }
 
 /// A web server with one file, of which it holds the second half back until it is told.

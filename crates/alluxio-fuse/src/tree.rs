@@ -90,9 +90,8 @@ pub trait Tree: Send + Sync + 'static {
     fn create(
         &self,
         path: &str,
-        length: Option<u64>,
+        _length: Option<u64>,
     ) -> impl Future<Output = Result<Self::Writer, TreeError>> + Send {
-        let _length = length;
         ready(Err(read_only(path)))
     }
 
@@ -116,10 +115,9 @@ pub trait Tree: Send + Sync + 'static {
     fn rename(
         &self,
         from: &str,
-        to: &str,
-        is_directory: bool,
+        _to: &str,
+        _is_directory: bool,
     ) -> impl Future<Output = Result<(), TreeError>> + Send {
-        let _unused = (to, is_directory);
         ready(Err(read_only(from)))
     }
 

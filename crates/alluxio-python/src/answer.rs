@@ -104,7 +104,9 @@ pub(crate) fn joined<'py>(py: Python<'py>, chunks: &[Bytes]) -> PyResult<Bound<'
     }
     let length = chunks.iter().map(Bytes::len).sum();
     buffer::filled(py, length, |room| {
-        chunks.iter().for_each(|chunk| room.push(chunk));
+        for chunk in chunks {
+            room.push(chunk);
+        }
         Ok(())
     })
 }

@@ -34,11 +34,11 @@ impl Room<'_> {
 }
 
 /// A `bytes` of `length`, which `fill` must fill to its end.
-pub(crate) fn filled<'py>(
-    py: Python<'py>,
+pub(crate) fn filled(
+    py: Python<'_>,
     length: usize,
     fill: impl FnOnce(&mut Room<'_>) -> PyResult<()>,
-) -> PyResult<Bound<'py, PyBytes>> {
+) -> PyResult<Bound<'_, PyBytes>> {
     let size = isize::try_from(length).map_err(too_large)?;
     // SAFETY: without a text to copy the call makes a `bytes` of that size which nobody else has, or
     // tells an error by a null pointer.

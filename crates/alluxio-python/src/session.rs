@@ -390,6 +390,7 @@ impl Session {
 
     /// Copies a local file to the store. `exclusive` fails where one is. Returns how many bytes it has.
     #[pyo3(signature = (path, uri, exclusive=false, progress=None, done=None))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of Python's")]
     fn upload<'py>(
         &self,
         py: Python<'py>,

@@ -91,14 +91,14 @@ base.close()
 "#;
 
 /// An archive is packed from a folder and unpacked into another, with modes and times.
-const TAR: &str = r#"
+const TAR: &str = r"
 mkdir -p from/sub
 for n in 1 2 3 4 5 6 7 8 9; do head -c ${n}0000 /dev/urandom > from/sub/f$n; done
 tar cf archive.tar from
 mkdir to
 tar xpf archive.tar -C to
 diff -r from to/from
-"#;
+";
 
 /// A repository is made, cloned, changed and checked.
 const GIT: &str = r#"

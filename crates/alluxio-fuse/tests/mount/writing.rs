@@ -232,8 +232,9 @@ fn walk_at_random(it: Writable) {
         );
         match random.within(&(0..=19)) {
             0..=6 => {
-                let bytes: Vec<u8> = (0..length)
-                    .map(|byte| (byte + u64::from(step)) as u8)
+                let first = u64::from(step);
+                let bytes: Vec<u8> = (first..first + length)
+                    .map(|byte| byte.to_le_bytes()[0])
                     .collect();
                 file.write_all_at(&bytes, at).unwrap();
                 if model.len() < from + size {
