@@ -350,5 +350,9 @@ fn docs_semantics_names_only_tests_that_exist() {
     .map(|(name, _)| name)
     .filter(|name| *name != "docs_semantics_names_only_tests_that_exist")
     .collect();
-    assert_eq!(named_once, existing);
+    // Of the mount's own checks some are promises, and some look behind the scenes.
+    let checks = include_str!("../../alluxio-fuse/tests/mount/main.rs");
+    let is_check = |name: &&str| checks.contains(&format!("\"{name}\","));
+    let checks: BTreeSet<_> = named_once.iter().copied().filter(is_check).collect();
+    assert_eq!(named_once, &existing | &checks);
 }
