@@ -303,14 +303,15 @@ impl PageCache {
     async fn read_here(self: Arc<Self>, run: Vec<RunPage>, mut local: LocalRun) {
         // The semaphore is never closed.
         let turn = Arc::clone(&local.turns).acquire_owned().await.ok();
-        let runtime = self.runtime.clone();
-        self.runtime.clone().spawn_blocking(move || {
+        tokio::task::spawn_blocking(move || {
             let _turn = turn;
             for page in run {
                 let key = &page.end.key;
                 let fetched = match (local.read)(key.index) {
                     Some(here) => Ok(here),
-                    None => runtime.block_on(self.source.fetch(&key.file, key.index)),
+                    None => self
+                        .runtime
+                        .block_on(self.source.fetch(&key.file, key.index)),
                 };
                 page.tell(fetched);
             }

@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::OpenedFile;
@@ -65,7 +65,7 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// enough that a window of read-ahead is read by several threads.
 const RUN_BYTES: u64 = 2 * 1024 * 1024;
 /// The same where pages are small.
-const RUN_PAGES: usize = 64;
+const RUN_PAGES: u64 = 64;
 
 /// Memory that a disk cache is given.
 #[derive(Debug, Clone, Copy)]
@@ -181,31 +181,6 @@ impl DiskCache {
             .spawn_blocking(move || inner.look(&mut DataFile::of(key), index));
         // A read that was stopped is a miss.
         reading.await.ok().flatten()
-    }
-
-    /// Reads pages that follow each other, each given as it comes, in order; `None` for one that is
-    /// not here. A single turn on a thread that may block serves them all.
-    pub(crate) async fn read_run(
-        &self,
-        file: &OpenedFile,
-        indices: Range<u64>,
-    ) -> mpsc::Receiver<Option<Bytes>> {
-        let pages = usize::try_from(indices.end - indices.start).unwrap_or(usize::MAX);
-        // Room for all of them, so that the thread waits for nobody.
-        let (teller, told) = mpsc::channel(pages.clamp(1, RUN_PAGES));
-        let mut read = self.reader(file);
-        // The semaphore is never closed.
-        let turn = self.turns().acquire_owned().await.ok();
-        self.inner.runtime.spawn_blocking(move || {
-            let _turn = turn;
-            for index in indices {
-                // Nobody waits any more.
-                if teller.blocking_send(read(index)).is_err() {
-                    break;
-                }
-            }
-        });
-        told
     }
 
     /// What reads a file's pages, on a thread that may block; `None` is one that is not here.

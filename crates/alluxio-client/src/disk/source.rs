@@ -30,23 +30,6 @@ impl DiskThenRemote {
             metrics,
         }
     }
-
-    /// What was read of a page, or the page from the remote source, which is kept.
-    async fn or_remote(
-        &self,
-        file: &Arc<OpenedFile>,
-        index: u64,
-        started: Instant,
-        page: Option<Bytes>,
-    ) -> Result<FetchedPage> {
-        if let Some(bytes) = page {
-            return Ok(found(&self.metrics, bytes, started));
-        }
-        self.metrics.page_request(Source::Disk, PageResult::Miss);
-        let fetched = self.remote.fetch(file, index).await?;
-        self.disk.keep(file, index, &fetched.bytes);
-        Ok(fetched)
-    }
 }
 
 /// A page from the disk, counted.
@@ -61,8 +44,13 @@ fn found(metrics: &Metrics, bytes: Bytes, started: Instant) -> FetchedPage {
 impl PageSource for DiskThenRemote {
     async fn fetch(&self, file: &Arc<OpenedFile>, index: u64) -> Result<FetchedPage> {
         let started = Instant::now();
-        let page = self.disk.read(file, index).await;
-        self.or_remote(file, index, started, page).await
+        if let Some(bytes) = self.disk.read(file, index).await {
+            return Ok(found(&self.metrics, bytes, started));
+        }
+        self.metrics.page_request(Source::Disk, PageResult::Miss);
+        let fetched = self.remote.fetch(file, index).await?;
+        self.disk.keep(file, index, &fetched.bytes);
+        Ok(fetched)
     }
 
     /// A page that is here has to be read whole to be compared, so it is better got whole.
@@ -85,7 +73,7 @@ impl PageSource for DiskThenRemote {
     /// Pages that are here, as many as one turn reads, or as many of the others as the remote source
     /// prefers.
     fn run_from(&self, file: &OpenedFile, indices: Range<u64>) -> u64 {
-        let pages = (RUN_BYTES / file.page_size.bytes()).clamp(1, RUN_PAGES as u64);
+        let pages = (RUN_BYTES / file.page_size.bytes()).clamp(1, RUN_PAGES);
         let near = indices.start..indices.end.min(indices.start + pages);
         match self.disk.parts(file, near).first() {
             Some((true, here)) => here.end - here.start,
@@ -118,7 +106,13 @@ impl PageSource for DiskThenRemote {
             .flat_map(move |(is_here, indices)| {
                 let (source, file) = (Arc::clone(&self), Arc::clone(&file));
                 if is_here {
-                    return from_disk(source, file, indices);
+                    // Between pages that are not here; a run of nothing else is a local one.
+                    return stream::iter(indices)
+                        .then(move |index| {
+                            let (source, file) = (Arc::clone(&source), Arc::clone(&file));
+                            async move { source.fetch(&file, index).await }
+                        })
+                        .boxed();
                 }
                 let run = Arc::clone(&source.remote).fetch_run(Arc::clone(&file), indices.clone());
                 run.zip(stream::iter(indices))
@@ -129,28 +123,4 @@ impl PageSource for DiskThenRemote {
             })
             .boxed()
     }
-}
-
-fn from_disk(
-    source: Arc<DiskThenRemote>,
-    file: Arc<OpenedFile>,
-    indices: Range<u64>,
-) -> BoxStream<'static, Result<FetchedPage>> {
-    stream::unfold((None, indices), move |(pages, mut indices)| {
-        let (source, file) = (Arc::clone(&source), Arc::clone(&file));
-        async move {
-            let all = indices.clone();
-            let index = indices.next()?;
-            let started = Instant::now();
-            let mut pages = match pages {
-                Some(pages) => pages,
-                None => source.disk.read_run(&file, all).await,
-            };
-            // A read that was stopped is a miss.
-            let page = pages.recv().await.flatten();
-            let fetched = source.or_remote(&file, index, started, page).await;
-            Some((fetched, (Some(pages), indices)))
-        }
-    })
-    .boxed()
 }
