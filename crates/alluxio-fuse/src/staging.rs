@@ -201,8 +201,20 @@ impl<W: TreeWriter> Staging<W> {
         }
     }
 
-    /// Room for so many more bytes, until the copy that they are for is let go.
-    pub(crate) fn reserve(&self, bytes: u64) -> io::Result<()> {
+    /// Changes a copy that grows by so many bytes, which have room until it is let go. None is kept for
+    /// what fails.
+    pub(crate) fn with_room<R>(
+        &self,
+        bytes: u64,
+        change: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.reserve(bytes)?;
+        change().inspect_err(|_| {
+            self.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        })
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
         let grow = |used: u64| {
             let sum = used.checked_add(bytes)?;
             (sum <= self.capacity_bytes).then_some(sum)
@@ -221,11 +233,6 @@ impl<W: TreeWriter> Staging<W> {
                 Err(io::Error::from_raw_os_error(libc::ENOSPC))
             }
         }
-    }
-
-    /// Gives room back that was reserved for what then failed.
-    pub(crate) fn give_back(&self, bytes: u64) {
-        self.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     /// Bytes that can still be written.

@@ -222,12 +222,8 @@ impl<T: Tree> FileSystem<T> {
         }
         let (copy, mut turn) = self.turn_of(staging, inode, Need::Content).await?;
         let growth = copy.growth(offset, u64::from(length));
-        staging.reserve(growth).map_err(|error| local(&error))?;
-        let written = copy.write(&mut turn, offset, bytes);
-        written.map_err(|error| {
-            staging.give_back(growth);
-            local(&error)
-        })?;
+        let written = staging.with_room(growth, || copy.write(&mut turn, offset, bytes));
+        written.map_err(|error| local(&error))?;
         if turn.state() == Mark::Dirty {
             let path = self.path(inode)?;
             let sent = copy
@@ -274,12 +270,8 @@ impl<T: Tree> FileSystem<T> {
         };
         let (copy, mut turn) = self.turn_of(staging, inode, need).await?;
         let growth = copy.growth(0, length);
-        staging.reserve(growth).map_err(|error| local(&error))?;
-        let set = copy.set_length(&mut turn, length);
-        set.map_err(|error| {
-            staging.give_back(growth);
-            local(&error)
-        })
+        let set = staging.with_room(growth, || copy.set_length(&mut turn, length));
+        set.map_err(|error| local(&error))
     }
 
     /// The copy of a file of which nothing will be left, so that it need not be fetched.
@@ -333,12 +325,9 @@ impl<T: Tree> FileSystem<T> {
             return Err(libc::ESTALE);
         }
         let length = file.status().length;
-        staging.reserve(length).map_err(|error| local(&error))?;
         let place = self.inodes.place(inode).ok_or(libc::ESTALE)?;
-        let copy = staging.begin(inode, &place.1, length).map_err(|error| {
-            staging.give_back(length);
-            local(&error)
-        })?;
+        let begun = staging.with_room(length, || staging.begin(inode, &place.1, length));
+        let copy = begun.map_err(|error| local(&error))?;
         if let Err(errno) = fill(&copy, &file, &path).await {
             staging.discard(&copy).await;
             return Err(errno);

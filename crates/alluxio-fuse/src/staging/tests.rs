@@ -91,6 +91,8 @@ async fn room_is_bounded_and_comes_back_with_a_copys_end() {
     staging.release(&copy, &mut turn).unwrap();
     drop(turn);
     drop(copy);
+    let failed = staging.with_room(400, || Err::<(), _>(io::ErrorKind::Other.into()));
+    assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::Other);
     staging.reserve(400).unwrap();
     assert_eq!(names(folder.path()), ["lost"]);
 }
