@@ -190,7 +190,7 @@ fn next_step(policy: FallbackPolicy, answer: &PageAnswer, another_worker: bool) 
     let (may_ask_another, reason, kind) = match answer {
         PageAnswer::Page(_) => return Step::Serve,
         // Not the worker's failure: another worker would say the same, the under-store knows.
-        PageAnswer::Miss => (false, Reason::Miss, ErrorKind::Unavailable),
+        PageAnswer::Miss | PageAnswer::Closed => (false, Reason::Miss, ErrorKind::Unavailable),
         PageAnswer::Stale => (false, Reason::Stale, ErrorKind::Stale),
         PageAnswer::WrongLength { .. } => (false, Reason::PageSize, ErrorKind::Corrupt),
         PageAnswer::Unaddressable => (false, Reason::Unaddressable, ErrorKind::Unsupported),
@@ -429,7 +429,7 @@ impl WorkerThenUfs {
                     .page_came(source, bytes.len() as u64, started.elapsed());
                 PageResult::Hit
             }
-            PageAnswer::Miss => PageResult::Miss,
+            PageAnswer::Miss | PageAnswer::Closed => PageResult::Miss,
             PageAnswer::WrongLength { .. } => {
                 self.metrics.page_size_mismatch();
                 PageResult::Failure

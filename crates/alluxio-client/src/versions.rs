@@ -80,9 +80,23 @@ impl VersionedPages {
         last_resort: bool,
     ) -> PageAnswer {
         let page = self.workers.page(worker, file, index, last_resort);
-        if !self.verifies {
-            return page.await;
+        let answer = if self.verifies {
+            self.verified(worker, file, page).await
+        } else {
+            page.await
+        };
+        match answer {
+            PageAnswer::Closed => self.closed(worker).await,
+            answer => answer,
         }
+    }
+
+    async fn verified(
+        &self,
+        worker: &WorkerEndpoint,
+        file: &OpenedFile,
+        page: impl Future<Output = PageAnswer>,
+    ) -> PageAnswer {
         match self.kinds.known(&self.workers, worker).await {
             Some(WorkerKind::OpenSource) => self.beside(worker, file, page).await,
             // A worker that cannot give a page need not be asked what it is. One that is known is
@@ -101,6 +115,18 @@ impl VersionedPages {
                 }
                 answer => answer,
             },
+        }
+    }
+
+    /// What a close without a byte means. An open-source worker has no other way to say that it does
+    /// not hold a page; one that has an answer for everything was ended with the request in its
+    /// hands, and the next worker takes over.
+    async fn closed(&self, worker: &WorkerEndpoint) -> PageAnswer {
+        let kind = self.kinds.learn(&self.workers, worker, self.timeout);
+        match kind.await {
+            Ok(WorkerKind::OpenSource) => PageAnswer::Miss,
+            Ok(WorkerKind::Enterprise) => PageAnswer::Broken(PageAnswer::Closed.to_string()),
+            Err(cause) => PageAnswer::Broken(cause),
         }
     }
 

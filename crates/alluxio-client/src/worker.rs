@@ -70,6 +70,8 @@ pub enum PageAnswer {
     Page(Bytes),
     /// It does not hold the page, and does not read it through.
     Miss,
+    /// It closed the connection without a byte, and listens still: an open-source worker's miss.
+    Closed,
     /// It holds another version, or the under-store does.
     Stale,
     /// It sent a page of another length: its page size is another one. Nothing was served.
@@ -314,7 +316,7 @@ fn page_answer(exchange: Exchange, expected: u64) -> PageAnswer {
             400..=499 => PageAnswer::Refused(status),
             _ => PageAnswer::Broken(format!("status {status}")),
         },
-        Exchange::EmptyClose => PageAnswer::Miss,
+        Exchange::EmptyClose => PageAnswer::Closed,
         Exchange::Unreachable(cause) => PageAnswer::Unreachable(cause),
         Exchange::TimedOut => PageAnswer::TimedOut,
         Exchange::PageSizeUnknown => PageAnswer::Resting,
@@ -327,6 +329,7 @@ impl fmt::Display for PageAnswer {
         match self {
             Self::Page(bytes) => write!(f, "sent {} bytes", bytes.len()),
             Self::Miss => f.write_str("does not hold it and does not read through"),
+            Self::Closed => f.write_str("closed the connection without an answer"),
             Self::Stale => f.write_str("has another version of the file"),
             Self::WrongLength { sent, expected } => {
                 write!(
@@ -375,7 +378,7 @@ mod tests {
 
     #[test]
     fn an_empty_close_and_a_404_are_misses() {
-        assert_eq!(page_answer(Exchange::EmptyClose, 3), PageAnswer::Miss);
+        assert_eq!(page_answer(Exchange::EmptyClose, 3), PageAnswer::Closed);
         assert_eq!(page_answer(answered(404, "{}"), 3), PageAnswer::Miss);
     }
 

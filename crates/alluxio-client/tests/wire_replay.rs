@@ -169,7 +169,7 @@ async fn every_recorded_page_is_served_or_a_miss_and_never_cut() {
         let asked = worker.targets().pop().unwrap();
         assert_eq!(page_path(&asked), page_path(&record.request.target));
         let Some(response) = &record.response else {
-            assert_eq!(answer, PageAnswer::Miss, "{}", record.name);
+            assert_eq!(answer, PageAnswer::Closed, "{}", record.name);
             missed += 1;
             continue;
         };

@@ -108,7 +108,9 @@ fn reads_go_on_when_workers_go() {
     let owner = xattr(&mount.path("f"), "user.alluxio.worker").unwrap();
     let first = addresses.iter().position(|a| *a == owner).unwrap();
     workers[first].kill();
-    assert!(is_right(20 * MIB) && from("next_worker") && !from("ufs"));
+    assert!(is_right(20 * MIB));
+    assert!(from("next_worker"), "{}", mount.metrics());
+    assert!(!from("ufs"), "{}", mount.metrics());
     workers[1 - first].kill();
     assert!(is_right(40 * MIB) && from("ufs"));
 }

@@ -284,12 +284,16 @@ impl Mount {
 
     /// The sum of a metric's samples that have this label.
     pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
-        let socket = find_socket(&self.folder.path().join("tmp")).expect("a metrics socket");
-        let text = std::io::read_to_string(UnixStream::connect(socket).unwrap()).unwrap();
-        text.lines()
+        self.metrics()
+            .lines()
             .filter(|line| line.starts_with(name) && line.contains(label))
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
             .sum()
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let socket = find_socket(&self.folder.path().join("tmp")).expect("a metrics socket");
+        std::io::read_to_string(UnixStream::connect(socket).unwrap()).unwrap()
     }
 
     /// The process that serves the mount, which the supervisor started.

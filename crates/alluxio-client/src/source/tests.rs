@@ -20,6 +20,7 @@ fn failures() -> [(PageAnswer, FallbackReason); 5] {
 fn answers_of_a_living_worker() -> [(PageAnswer, FallbackReason); 6] {
     [
         (PageAnswer::Miss, FallbackReason::Miss),
+        (PageAnswer::Closed, FallbackReason::Miss),
         (PageAnswer::Stale, FallbackReason::Stale),
         (
             PageAnswer::WrongLength {

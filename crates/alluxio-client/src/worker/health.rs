@@ -295,6 +295,7 @@ fn sign_of(answer: &PageAnswer) -> Sign {
     match answer {
         PageAnswer::Page(_)
         | PageAnswer::Miss
+        | PageAnswer::Closed
         | PageAnswer::Stale
         | PageAnswer::WrongLength { .. }
         | PageAnswer::Refused(_) => Sign::Alive,
@@ -411,7 +412,7 @@ mod tests {
 
     #[test]
     fn an_empty_close_is_the_sign_of_a_living_worker() {
-        assert_eq!(sign_of(&PageAnswer::Miss), Sign::Alive);
+        assert_eq!(sign_of(&PageAnswer::Closed), Sign::Alive);
     }
 
     #[test]
