@@ -374,6 +374,13 @@ impl PageCache {
         self.store.spent(key);
     }
 
+    /// A page, if it is in memory.
+    pub(crate) fn kept(&self, file: &Arc<OpenedFile>, index: u64) -> Option<Bytes> {
+        let file = Arc::clone(file);
+        let page = self.store.get(&PageKey { file, index })?;
+        Some(page.bytes().clone())
+    }
+
     /// Whether pages of the file that follow each other are better asked for together.
     pub(crate) fn prefers_runs(&self, file: &OpenedFile) -> bool {
         self.source.prefers_runs(file)

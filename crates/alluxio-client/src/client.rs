@@ -118,6 +118,12 @@ impl Client {
         let (source, disk) = with_disk(config, source, plan.disk, buffers, &metrics).await?;
         let memory = plan.pages;
         let cache = page_cache(memory, source, &metrics);
+        if let Some(disk) = &disk {
+            let memory = Arc::downgrade(&cache);
+            disk.recall_by(Box::new(move |file, index| {
+                memory.upgrade()?.kept(file, index)
+            }));
+        }
         let asked = metadata_source(routing, &membership, &workers, &ufs);
         let metadata = metadata(config, asked).await?;
         let readers = shared(

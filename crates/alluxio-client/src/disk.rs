@@ -40,6 +40,7 @@ mod files;
 mod index;
 mod log;
 mod metrics;
+mod owed;
 mod record;
 mod source;
 mod store;
@@ -49,6 +50,7 @@ mod writer;
 use files::{LocalFiles, create_private_dir};
 use index::{Index, Marks};
 use metrics::DiskMetrics;
+use owed::{Owed, Recall};
 #[cfg(feature = "bench")]
 pub(crate) use record::sum_of;
 use record::{FileKey, RECORD_BYTES};
@@ -87,6 +89,7 @@ struct Inner {
     limits: Limits,
     memory: DiskMemory,
     writer: OnceLock<Writer>,
+    owed: Arc<Owed>,
     followed: Mutex<Followed>,
     metrics: Arc<DiskMetrics>,
     runtime: Handle,
@@ -140,6 +143,7 @@ impl DiskCache {
             limits: limits_of(config, memory),
             memory,
             writer: OnceLock::new(),
+            owed: Arc::default(),
             followed: Mutex::new(Followed::nothing()),
             metrics: Arc::new(metrics),
             runtime: Handle::current(),
@@ -166,6 +170,11 @@ impl DiskCache {
             Error::new(ErrorKind::Unexpected, "connect", context).with_source(error)
         })??;
         Ok(Self { inner })
+    }
+
+    /// Tells where pages lie in memory that came faster than the disk took them.
+    pub(crate) fn recall_by(&self, recall: Recall) {
+        self.inner.owed.recall_by(recall);
     }
 
     /// The page, if it is here and what it was.
@@ -312,6 +321,7 @@ impl Inner {
             Arc::clone(&self.shelf),
             lock,
             self.memory.queue_bytes,
+            Arc::clone(&self.owed),
             Arc::clone(&self.metrics),
             self.on_whole(),
         )?;

@@ -1,17 +1,21 @@
 //! The thread that changes the folder: pages come over a bounded queue, one at a time.
 //!
-//! Nobody waits for it. A page for which the queue has no room is not kept, a full disk stops the
+//! Nobody waits for it. A page for which the queue has no room is kept later if memory still has it
+//! (`owed.rs`), a full disk stops the
 //! keeping for a while and an erring disk for longer; what a reader is given never depends on it.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel,
+};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::metrics::{DiskMetrics, Fill};
+use super::owed::Owed;
 use super::record::{FileKey, Proof};
 use super::store::{Put, Shelf, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +36,7 @@ pub(super) struct Writer {
     queue: SyncSender<Command>,
     budget: Arc<Semaphore>,
     budget_units: u32,
+    owed: Arc<Owed>,
     metrics: Arc<DiskMetrics>,
 }
 
@@ -54,6 +59,7 @@ pub(super) type OnWhole = Box<dyn Fn(FileKey) + Send>;
 struct Work {
     store: Store,
     shelf: Arc<Shelf>,
+    owed: Arc<Owed>,
     metrics: Arc<DiskMetrics>,
     on_whole: OnWhole,
     paused_until: Option<Instant>,
@@ -75,6 +81,7 @@ impl Writer {
         shelf: Arc<Shelf>,
         lock: std::fs::File,
         queue_bytes: u64,
+        owed: Arc<Owed>,
         metrics: Arc<DiskMetrics>,
         on_whole: OnWhole,
     ) -> Result<Self> {
@@ -82,6 +89,7 @@ impl Writer {
         let mut work = Work {
             store,
             shelf,
+            owed: Arc::clone(&owed),
             metrics: Arc::clone(&metrics),
             on_whole,
             paused_until: None,
@@ -100,6 +108,7 @@ impl Writer {
             queue,
             budget: Arc::new(Semaphore::new(budget_units as usize)),
             budget_units,
+            owed,
             metrics,
         })
     }
@@ -109,8 +118,7 @@ impl Writer {
         let units = u32::try_from(page.len().div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
         let units = units.clamp(1, self.budget_units);
         let Ok(permit) = Arc::clone(&self.budget).try_acquire_many_owned(units) else {
-            self.metrics.fill(Fill::NoRoom);
-            return;
+            return self.owe(file, index);
         };
         let keep = Command::Keep {
             file: Arc::clone(file),
@@ -119,8 +127,13 @@ impl Writer {
             _permit: permit,
         };
         if self.queue.try_send(keep).is_err() {
-            self.metrics.fill(Fill::NoRoom);
+            self.owe(file, index);
         }
+    }
+
+    fn owe(&self, file: &Arc<OpenedFile>, index: u64) {
+        self.metrics.fill(Fill::NoRoom);
+        self.owed.add(file, index);
     }
 
     /// Has a file removed; where the queue is full it leaves by age, as others do.
@@ -158,7 +171,7 @@ impl Work {
         self.metrics.holds(&self.shelf.index.lock());
         let mut tidied = Instant::now();
         loop {
-            match commands.recv_timeout(TIDY_EVERY) {
+            match self.next(commands) {
                 Ok(Command::Keep {
                     file, index, page, ..
                 }) => self.keep(&file, index, &page),
@@ -169,6 +182,7 @@ impl Work {
                     }
                 }
                 Ok(Command::Flush(done)) => {
+                    while self.keep_owed() {}
                     let _ = done.send(());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -180,6 +194,25 @@ impl Work {
             }
         }
         self.tidy();
+    }
+
+    /// The next command; while there is none, pages that were owed are kept.
+    fn next(&mut self, commands: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
+        loop {
+            match commands.try_recv() {
+                Ok(command) => return Ok(command),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+                Err(TryRecvError::Empty) if self.keep_owed() => {}
+                Err(TryRecvError::Empty) => return commands.recv_timeout(TIDY_EVERY),
+            }
+        }
+    }
+
+    /// Returns whether there was a page that is owed.
+    fn keep_owed(&mut self) -> bool {
+        let owed = self.owed.next();
+        owed.inspect(|(file, index, page)| self.keep(file, *index, page))
+            .is_some()
     }
 
     fn keep(&mut self, file: &OpenedFile, index: u64, page: &[u8]) {
@@ -337,6 +370,7 @@ mod tests {
         Work {
             store: Store::open(Arc::clone(&shelf), files, 0, limits).unwrap(),
             shelf,
+            owed: Arc::default(),
             metrics: Arc::new(DiskMetrics::register(&Registry::new()).unwrap()),
             on_whole: Box::new(|_| ()),
             paused_until: None,
@@ -344,24 +378,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_full_disk_turns_the_keeping_off_and_on_again_and_what_is_here_is_read() {
-        let (dir, is_full) = (tempfile::tempdir().unwrap(), Arc::default());
-        let mut work = work(&dir.path().join("cache"), &is_full);
+    fn file() -> Arc<OpenedFile> {
         let uri = UfsUri::parse("s3://bucket/a").unwrap();
-        let file = OpenedFile {
+        Arc::new(OpenedFile {
             id: uri.file_id(),
             uri,
             version: FileVersion::from_text("etag:1"),
             length: 8 * PAGE as u64,
             modified_ms: 0,
             page_size: PageSize::new(PAGE as u64).unwrap(),
+        })
+    }
+
+    fn has(work: &Work, file: &OpenedFile, index: u64) -> bool {
+        let mut data = DataFile::of(FileKey::of(file));
+        let look = work.shelf.look(&mut data, index, 1);
+        matches!(look, Look::Page(_))
+    }
+
+    #[tokio::test]
+    async fn pages_that_came_too_fast_are_kept_from_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut work = work(&dir.path().join("cache"), &Arc::default());
+        let file = file();
+        let in_memory = |index: u64| (index != 2).then(|| Bytes::from(vec![7; PAGE]));
+        work.owed
+            .recall_by(Box::new(move |_, index| in_memory(index)));
+        let (queue, commands) = sync_channel(0);
+        let writer = Writer {
+            queue,
+            // Room for one page.
+            budget: Arc::new(Semaphore::new(PAGE / BUDGET_UNIT_BYTES)),
+            budget_units: (PAGE / BUDGET_UNIT_BYTES) as u32,
+            owed: Arc::clone(&work.owed),
+            metrics: Arc::clone(&work.metrics),
         };
-        let has = |work: &Work, index| {
-            let mut data = DataFile::of(FileKey::of(&file));
-            let look = work.shelf.look(&mut data, index, 1);
-            matches!(look, Look::Page(_))
-        };
+        // Nobody takes from the queue yet.
+        for index in 0..4 {
+            writer.keep(&file, index, &Bytes::from(vec![7; PAGE]));
+        }
+        let thread = std::thread::spawn(move || {
+            work.run(&commands);
+            work
+        });
+        writer.flush().await;
+        drop(writer);
+        let work = thread.join().unwrap();
+        let kept: Vec<u64> = (0..8).filter(|index| has(&work, &file, *index)).collect();
+        assert_eq!(kept, [0, 1, 3]);
+    }
+
+    #[test]
+    fn a_full_disk_turns_the_keeping_off_and_on_again_and_what_is_here_is_read() {
+        let (dir, is_full) = (tempfile::tempdir().unwrap(), Arc::default());
+        let mut work = work(&dir.path().join("cache"), &is_full);
+        let file = file();
         let page = vec![7; PAGE];
         work.keep(&file, 0, &page);
         is_full.store(true, Ordering::Relaxed);
@@ -371,10 +442,10 @@ mod tests {
         is_full.store(false, Ordering::Relaxed);
         // Not before the pause is over: the disk is left in peace.
         work.keep(&file, 2, &page);
-        assert!(!has(&work, 2));
+        assert!(!has(&work, &file, 2));
         work.paused_until = Some(Instant::now());
         work.keep(&file, 3, &page);
-        assert!(has(&work, 3) && work.paused_until.is_none());
+        assert!(has(&work, &file, 3) && work.paused_until.is_none());
         assert_eq!(work.metrics.paused.get(), 0);
     }
 }

@@ -17,7 +17,7 @@ fn failures() -> [(PageAnswer, FallbackReason); 5] {
     ]
 }
 
-fn answers_of_a_living_worker() -> [(PageAnswer, FallbackReason); 6] {
+fn answers_of_a_living_worker() -> [(PageAnswer, FallbackReason); 7] {
     [
         (PageAnswer::Miss, FallbackReason::Miss),
         (PageAnswer::Closed, FallbackReason::Miss),
