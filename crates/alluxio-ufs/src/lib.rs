@@ -40,6 +40,7 @@ pub use self::buffers::{Buffers, PageBuffer};
 use self::error::{Subject, unsupported_scheme};
 pub use self::error::{UfsError, UfsErrorKind};
 use self::local::LocalStore;
+pub use self::local::read_range;
 use self::object::ObjectStore;
 pub use self::status::is_version;
 pub use self::write::{UfsWriter, WriteMode, WriteOptions, Written, parts_of};

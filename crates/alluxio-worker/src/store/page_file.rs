@@ -6,10 +6,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes that one checksum covers: the smallest page size, hence a divisor of every page size. It
@@ -82,17 +81,20 @@ pub(super) fn read(path: &Path, page_bytes: u64, range: Range<u64>) -> io::Resul
     }
     let skip = to_usize(range.start - start)?;
     let length = to_usize(range.end - range.start)?;
-    Ok(Outcome::Bytes(data.freeze().slice(skip..skip + length)))
+    Ok(Outcome::Bytes(Bytes::from(data).slice(skip..skip + length)))
 }
 
 fn file_bytes(page_bytes: u64) -> u64 {
     page_bytes + page_bytes.div_ceil(BLOCK_BYTES) * CHECKSUM_BYTES
 }
 
-fn read_exactly(file: &File, range: Range<u64>) -> io::Result<BytesMut> {
-    let mut buffer = BytesMut::zeroed(to_usize(range.end - range.start)?);
-    file.read_exact_at(&mut buffer, range.start)?;
-    Ok(buffer)
+fn read_exactly(file: &File, range: Range<u64>) -> io::Result<Vec<u8>> {
+    let wanted = to_usize(range.end - range.start)?;
+    let bytes = alluxio_ufs::read_range(file, range)?;
+    if bytes.len() < wanted {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
 }
 
 fn to_usize(number: u64) -> io::Result<usize> {
