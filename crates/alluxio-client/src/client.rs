@@ -117,13 +117,7 @@ impl Client {
         let fallback = source.fallback();
         let (source, disk) = with_disk(config, source, plan.disk, buffers, &metrics).await?;
         let memory = plan.pages;
-        let cache = page_cache(memory, source, &metrics);
-        if let Some(disk) = &disk {
-            let memory = Arc::downgrade(&cache);
-            disk.recall_by(Box::new(move |file, index| {
-                memory.upgrade()?.kept(file, index)
-            }));
-        }
+        let cache = page_cache(memory, source, disk.as_ref(), &metrics);
         let asked = metadata_source(routing, &membership, &workers, &ufs);
         let metadata = metadata(config, asked).await?;
         let readers = shared(
@@ -467,20 +461,28 @@ fn load_jobs(
     )
 }
 
-/// Pages in memory, before their source.
+/// Pages in memory, before their source. The disk cache takes from there what it could not keep at once.
 fn page_cache(
     memory: MemoryPlan,
     source: Arc<dyn PageSource>,
+    disk: Option<&DiskCache>,
     metrics: &Arc<Metrics>,
 ) -> Arc<PageCache> {
     let account = Account::shown_in(metrics.memory_live_bytes.clone());
-    PageCache::new(
+    let cache = PageCache::new(
         Arc::new(MemoryStore::of_account(memory.store_bytes, account)),
         source,
         memory.inflight_bytes,
         Handle::current(),
         Arc::clone(metrics),
-    )
+    );
+    if let Some(disk) = disk {
+        let memory = Arc::downgrade(&cache);
+        disk.recall_by(Box::new(move |file, index| {
+            memory.upgrade()?.kept(file, index)
+        }));
+    }
+    cache
 }
 
 /// Who is asked for statuses and listings.

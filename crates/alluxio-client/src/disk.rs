@@ -50,7 +50,7 @@ mod writer;
 use files::{LocalFiles, create_private_dir};
 use index::{Index, Marks};
 use metrics::DiskMetrics;
-use owed::{Owed, Recall};
+use owed::Recall;
 #[cfg(feature = "bench")]
 pub(crate) use record::sum_of;
 use record::{FileKey, RECORD_BYTES};
@@ -89,7 +89,6 @@ struct Inner {
     limits: Limits,
     memory: DiskMemory,
     writer: OnceLock<Writer>,
-    owed: Arc<Owed>,
     followed: Mutex<Followed>,
     metrics: Arc<DiskMetrics>,
     runtime: Handle,
@@ -143,7 +142,6 @@ impl DiskCache {
             limits: limits_of(config, memory),
             memory,
             writer: OnceLock::new(),
-            owed: Arc::default(),
             followed: Mutex::new(Followed::nothing()),
             metrics: Arc::new(metrics),
             runtime: Handle::current(),
@@ -174,7 +172,7 @@ impl DiskCache {
 
     /// Tells where pages lie in memory that came faster than the disk took them.
     pub(crate) fn recall_by(&self, recall: Recall) {
-        self.inner.owed.recall_by(recall);
+        self.inner.shelf.owed.recall_by(recall);
     }
 
     /// The page, if it is here and what it was.
@@ -321,7 +319,6 @@ impl Inner {
             Arc::clone(&self.shelf),
             lock,
             self.memory.queue_bytes,
-            Arc::clone(&self.owed),
             Arc::clone(&self.metrics),
             self.on_whole(),
         )?;

@@ -79,14 +79,9 @@ impl VersionedPages {
         index: u64,
         last_resort: bool,
     ) -> PageAnswer {
-        let page = self.workers.page(worker, file, index, last_resort);
-        let answer = if self.verifies {
-            self.verified(worker, file, page).await
-        } else {
-            page.await
-        };
-        match answer {
-            PageAnswer::Closed => self.closed(worker).await,
+        match self.verified(worker, file, index, last_resort).await {
+            // Rare, and on the heap, so that the many others are no larger for it.
+            PageAnswer::Closed => Box::pin(self.closed(worker)).await,
             answer => answer,
         }
     }
@@ -95,8 +90,13 @@ impl VersionedPages {
         &self,
         worker: &WorkerEndpoint,
         file: &OpenedFile,
-        page: impl Future<Output = PageAnswer>,
+        index: u64,
+        last_resort: bool,
     ) -> PageAnswer {
+        let page = self.workers.page(worker, file, index, last_resort);
+        if !self.verifies {
+            return page.await;
+        }
         match self.kinds.known(&self.workers, worker).await {
             Some(WorkerKind::OpenSource) => self.beside(worker, file, page).await,
             // A worker that cannot give a page need not be asked what it is. One that is known is

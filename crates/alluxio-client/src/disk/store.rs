@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use super::files::Files;
 use super::index::{Index, Marks};
 use super::log::Log;
+use super::owed::Owed;
 use super::record::{FileKey, Proof, Record, sum_of};
 use crate::source::OpenedFile;
 
@@ -37,6 +38,8 @@ pub(super) struct Shelf {
     pub(super) index: Mutex<Index>,
     /// Told when a file that was handed out may have departed.
     pub(super) departures: Notify,
+    /// What the writer did not keep, and memory may have.
+    pub(super) owed: Owed,
 }
 
 /// A file of the cache, opened at the first page that is read of it.
@@ -96,6 +99,7 @@ impl Shelf {
             buffers,
             index: Mutex::default(),
             departures: Notify::new(),
+            owed: Owed::default(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The thread that changes the folder: pages come over a bounded queue, one at a time.
 //!
 //! Nobody waits for it. A page for which the queue has no room is kept later if memory still has it
-//! (`owed.rs`), a full disk stops the
-//! keeping for a while and an erring disk for longer; what a reader is given never depends on it.
+//! (`owed.rs`), a full disk stops the keeping for a while and an erring disk for longer; what a reader
+//! is given never depends on it.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::metrics::{DiskMetrics, Fill};
-use super::owed::Owed;
 use super::record::{FileKey, Proof};
 use super::store::{Put, Shelf, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,7 +35,7 @@ pub(super) struct Writer {
     queue: SyncSender<Command>,
     budget: Arc<Semaphore>,
     budget_units: u32,
-    owed: Arc<Owed>,
+    shelf: Arc<Shelf>,
     metrics: Arc<DiskMetrics>,
 }
 
@@ -59,7 +58,6 @@ pub(super) type OnWhole = Box<dyn Fn(FileKey) + Send>;
 struct Work {
     store: Store,
     shelf: Arc<Shelf>,
-    owed: Arc<Owed>,
     metrics: Arc<DiskMetrics>,
     on_whole: OnWhole,
     paused_until: Option<Instant>,
@@ -81,15 +79,13 @@ impl Writer {
         shelf: Arc<Shelf>,
         lock: std::fs::File,
         queue_bytes: u64,
-        owed: Arc<Owed>,
         metrics: Arc<DiskMetrics>,
         on_whole: OnWhole,
     ) -> Result<Self> {
         let (queue, commands) = sync_channel(QUEUE_PAGES);
         let mut work = Work {
             store,
-            shelf,
-            owed: Arc::clone(&owed),
+            shelf: Arc::clone(&shelf),
             metrics: Arc::clone(&metrics),
             on_whole,
             paused_until: None,
@@ -108,7 +104,7 @@ impl Writer {
             queue,
             budget: Arc::new(Semaphore::new(budget_units as usize)),
             budget_units,
-            owed,
+            shelf,
             metrics,
         })
     }
@@ -133,7 +129,7 @@ impl Writer {
 
     fn owe(&self, file: &Arc<OpenedFile>, index: u64) {
         self.metrics.fill(Fill::NoRoom);
-        self.owed.add(file, index);
+        self.shelf.owed.add(file, index);
     }
 
     /// Has a file removed; where the queue is full it leaves by age, as others do.
@@ -210,7 +206,7 @@ impl Work {
 
     /// Returns whether there was a page that is owed.
     fn keep_owed(&mut self) -> bool {
-        let owed = self.owed.next();
+        let owed = self.shelf.owed.next();
         owed.inspect(|(file, index, page)| self.keep(file, *index, page))
             .is_some()
     }
@@ -370,7 +366,6 @@ mod tests {
         Work {
             store: Store::open(Arc::clone(&shelf), files, 0, limits).unwrap(),
             shelf,
-            owed: Arc::default(),
             metrics: Arc::new(DiskMetrics::register(&Registry::new()).unwrap()),
             on_whole: Box::new(|_| ()),
             paused_until: None,
@@ -402,15 +397,15 @@ mod tests {
         let mut work = work(&dir.path().join("cache"), &Arc::default());
         let file = file();
         let in_memory = |index: u64| (index != 2).then(|| Bytes::from(vec![7; PAGE]));
-        work.owed
+        work.shelf
+            .owed
             .recall_by(Box::new(move |_, index| in_memory(index)));
         let (queue, commands) = sync_channel(0);
         let writer = Writer {
             queue,
-            // Room for one page.
-            budget: Arc::new(Semaphore::new(PAGE / BUDGET_UNIT_BYTES)),
-            budget_units: (PAGE / BUDGET_UNIT_BYTES) as u32,
-            owed: Arc::clone(&work.owed),
+            budget: Arc::new(Semaphore::new(1)),
+            budget_units: 1,
+            shelf: Arc::clone(&work.shelf),
             metrics: Arc::clone(&work.metrics),
         };
         // Nobody takes from the queue yet.
