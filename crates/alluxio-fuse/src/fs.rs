@@ -515,6 +515,7 @@ impl<T: Tree> FileSystem<T> {
             }),
             uid: self.options.uid,
             gid: self.options.gid,
+            is_being_written: false,
         }
     }
 }

@@ -107,6 +107,7 @@ impl<T: Tree> FileSystem<T> {
             mode: self.options.shown_mode(self.options.file_mode),
             uid: self.options.uid,
             gid: self.options.gid,
+            is_being_written: true,
         }
     }
 
@@ -364,6 +365,7 @@ impl<T: Tree> FileSystem<T> {
         // Only then is the copy what the store has: a successor of a daemon that dies in between sends
         // it once more, and never finds an inode of a version that it does not know.
         self.adopt_version(copy.inode(), &status)?;
+        copy.adopt_time(&status);
         turn.mark(Mark::Clean).map_err(|error| local(&error))
     }
 

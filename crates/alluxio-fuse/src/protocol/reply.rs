@@ -70,6 +70,19 @@ pub(crate) struct Attributes {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// Its time becomes the store's with the next close, so the kernel must ask each time.
+    pub(crate) is_being_written: bool,
+}
+
+impl Attributes {
+    /// How long the kernel may believe them.
+    fn ttl(&self, of_others: Duration) -> Duration {
+        if self.is_being_written {
+            Duration::ZERO
+        } else {
+            of_others
+        }
+    }
 }
 
 /// File or directory, as `d_type` and `st_mode` say it.
@@ -179,6 +192,7 @@ pub(crate) fn init(init: &Init) -> Vec<u8> {
 
 /// `struct fuse_attr_out`.
 pub(crate) fn attributes(attributes: &Attributes, ttl: Duration) -> Vec<u8> {
+    let ttl = attributes.ttl(ttl);
     let mut body = Body::with_capacity(104);
     body.u64(ttl.as_secs()).u32(ttl.subsec_nanos()).u32(0);
     body.attributes(attributes);
@@ -394,9 +408,11 @@ impl Body {
 
     /// `struct fuse_entry_out`. The generation is always 0: an inode number is never used again.
     fn entry(&mut self, of: &Attributes, ttl: Duration) {
-        let (seconds, nanoseconds) = (ttl.as_secs(), ttl.subsec_nanos());
-        self.u64(of.inode).u64(0).u64(seconds).u64(seconds);
-        self.u32(nanoseconds).u32(nanoseconds);
+        let of_attributes = of.ttl(ttl);
+        self.u64(of.inode).u64(0);
+        self.u64(ttl.as_secs()).u64(of_attributes.as_secs());
+        self.u32(ttl.subsec_nanos());
+        self.u32(of_attributes.subsec_nanos());
         self.attributes(of);
     }
 

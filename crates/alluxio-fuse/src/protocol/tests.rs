@@ -23,6 +23,7 @@ fn file(inode: u64, length_bytes: u64) -> Attributes {
         mode: 0o444,
         uid: 1000,
         gid: 1001,
+        is_being_written: false,
     }
 }
 
@@ -271,6 +272,19 @@ fn attributes_show_size_blocks_times_and_owner() {
     assert_eq!(u32_at(attr, 52), 123_000_000);
     assert_eq!(u32_at(attr, 60), libc::S_IFREG | 0o444);
     assert_eq!((u32_at(attr, 68), u32_at(attr, 72)), (1000, 1001));
+}
+
+#[test]
+fn what_is_being_written_is_asked_for_each_time_and_its_name_is_kept() {
+    let written = Attributes {
+        is_being_written: true,
+        ..file(2, 513)
+    };
+    let answer = attributes(&written, TTL);
+    assert_eq!((u64_at(&answer, 0), u32_at(&answer, 8)), (0, 0));
+    let answer = entry(&written, TTL);
+    assert_eq!((u64_at(&answer, 16), u32_at(&answer, 32)), (1, 500_000_000));
+    assert_eq!((u64_at(&answer, 24), u32_at(&answer, 36)), (0, 0));
 }
 
 #[test]

@@ -307,6 +307,12 @@ impl<W: TreeWriter> Draft<W> {
         Ok(piece.into())
     }
 
+    /// Takes the store's time for what it now has, which is what `stat` tells once the copy is gone.
+    pub(crate) fn adopt_time(&self, status: &FileStatus) {
+        self.modified_ms
+            .store(status.modified_ms, Ordering::Release);
+    }
+
     fn touch(&self) {
         self.modified_ms
             .store(milliseconds(SystemTime::now()), Ordering::Release);

@@ -36,7 +36,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 42] = [
+const CHECKS: [(&str, fn()); 43] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -120,6 +120,10 @@ const CHECKS: [(&str, fn()); 42] = [
     (
         "a_written_file_is_whole_in_the_store_when_it_is_closed",
         writing::a_written_file_is_whole_in_the_store_when_it_is_closed,
+    ),
+    (
+        "a_file_has_the_stores_time_from_its_close_on",
+        writing::a_file_has_the_stores_time_from_its_close_on,
     ),
     (
         "names_change_as_on_a_local_disk",

@@ -145,8 +145,6 @@ pub(crate) fn supervise(tree: &str, mountpoint: &str, config_yaml: String) {
         mountpoint: mountpoint.into(),
         config_yaml,
         options: MountOptions {
-            file_mode: 0o440,
-            directory_mode: 0o550,
             staging: Some(Staging {
                 folder: staging,
                 capacity_bytes: CAPACITY,

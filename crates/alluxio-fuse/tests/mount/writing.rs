@@ -4,9 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::chaos::Random;
 use crate::checks::forget_pages;
@@ -50,6 +51,28 @@ fn write_and_close(it: Writable) {
     );
     fs::write(it.at("empty"), "").unwrap();
     assert_eq!(it.stored("empty").unwrap(), b"");
+    it.end();
+}
+
+/// What compares times to see what has changed (make, rsync) must find what it saw at the close.
+pub(crate) fn a_file_has_the_stores_time_from_its_close_on() {
+    let it = Writable::on_files();
+    let modified = |path: &Path| {
+        let modified = fs::metadata(path).unwrap().modified().unwrap();
+        modified.duration_since(UNIX_EPOCH).unwrap().as_millis()
+    };
+    let mut file = File::create(it.at("f")).unwrap();
+    file.write_all(b"f").unwrap();
+    let written = modified(&it.at("f"));
+    wait_until("the clock goes on", || {
+        UNIX_EPOCH.elapsed().unwrap().as_millis() > written + 1
+    });
+    file.sync_all().unwrap();
+    let stored = modified(&it.tree().join("f"));
+    assert!(stored > written);
+    assert_eq!(modified(&it.at("f")), stored);
+    close(file).unwrap();
+    assert_eq!(modified(&it.at("f")), stored);
     it.end();
 }
 
@@ -127,7 +150,7 @@ pub(crate) fn what_a_store_cannot_hold_is_refused() {
     fs::set_permissions(it.at("f"), fs::Permissions::from_mode(0o777)).unwrap();
     chown(it.at("f"), Some(5), Some(5)).unwrap();
     let status = fs::metadata(it.at("f")).unwrap();
-    assert_eq!((status.mode() & 0o777, status.uid()), (0o640, 0));
+    assert_eq!((status.mode() & 0o777, status.uid()), (0o644, 0));
     // No room.
     let file = File::create(it.at("huge")).unwrap();
     assert_eq!(errno(file.set_len(CAPACITY + 1)), libc::ENOSPC);
