@@ -22,6 +22,7 @@ mod checks;
 mod gateway;
 mod local_tree;
 mod passing;
+mod posix;
 mod programs;
 mod sample;
 mod stress;
@@ -36,7 +37,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 43] = [
+const CHECKS: [(&str, fn()); 45] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -157,6 +158,11 @@ const CHECKS: [(&str, fn()); 43] = [
     (
         "programs_write_what_they_write_on_a_local_disk",
         programs::programs_write_what_they_write_on_a_local_disk,
+    ),
+    ("fsx_finds_no_wrong_byte", posix::fsx_finds_no_wrong_byte),
+    (
+        "pjdfstest_fails_where_the_list_says",
+        posix::pjdfstest_fails_where_the_list_says,
     ),
     (
         "applications_do_not_notice_chaos",

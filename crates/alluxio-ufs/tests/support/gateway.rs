@@ -27,7 +27,7 @@ impl Gateway {
     /// Starts it, or says in one line that it is not there, which is a failure in CI.
     #[allow(clippy::print_stderr, reason = "a test that is left out says so")]
     pub(crate) fn start() -> Option<Self> {
-        let Some(program) = program() else {
+        let Some(program) = tool("versitygw") else {
             let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
             assert!(!in_ci, "versitygw is missing: scripts/tools ensure bench");
             eprintln!("left out: versitygw is missing (scripts/tools ensure bench)");
@@ -80,8 +80,8 @@ impl Drop for Gateway {
     }
 }
 
-/// Where `scripts/tools` puts it, or on the path.
-fn program() -> Option<PathBuf> {
+/// A program where `scripts/tools` puts it, or on the path.
+pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
     let tools = cache.map(|cache| cache.join("alluxio-dataset/tools"));
@@ -89,7 +89,7 @@ fn program() -> Option<PathBuf> {
     tools
         .into_iter()
         .chain(std::env::split_paths(&path))
-        .map(|folder: PathBuf| folder.join("versitygw"))
+        .map(|folder: PathBuf| folder.join(name))
         .find(|file: &PathBuf| Path::is_file(file))
 }
 
