@@ -371,7 +371,13 @@ async fn stats_tell_usage_and_condition() {
     mount(&driver).await;
     let answer = stats(&driver, text(&driver.target())).await.unwrap();
     assert_eq!(answer.usage[0].total, 1 << 20);
-    assert!(!answer.volume_condition.unwrap().abnormal);
+    let condition = answer.volume_condition.unwrap();
+    assert!(!condition.abnormal);
+    // The mounter is asked about this very mount.
+    let device = rustix::fs::stat(driver.target()).unwrap().st_dev;
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let told = format!("the mount answers; it is {major}:{minor}");
+    assert_eq!(condition.message, told);
     unmount(&driver).await;
     let missing = stats(&driver, text(&driver.target())).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);

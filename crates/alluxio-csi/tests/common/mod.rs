@@ -194,6 +194,10 @@ impl Mounter for TestMounter {
         self.fuse.lock().unwrap().remove(mountpoint);
         Ok(())
     }
+
+    async fn remark(&self, device: &str) -> Option<String> {
+        Some(format!("it is {device}"))
+    }
 }
 
 /// A driver that serves on a socket in a folder of its own, and the folders that a kubelet has.
