@@ -10,22 +10,12 @@
 mod support;
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use alluxio_client::{Client, ErrorKind};
-use support::{DEADLINE, Folder, PAGE, ScriptedWorker};
+use support::{Folder, PAGE, ScriptedWorker, until};
 
 /// Files that are fetched ahead where memory is plenty.
 const AHEAD: usize = 16;
-
-async fn until(what: &str, reached: impl Fn() -> bool) {
-    let wait = async {
-        while !reached() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "{what}");
-}
 
 /// Names in an order that is not theirs.
 fn shuffled(files: usize) -> Vec<String> {

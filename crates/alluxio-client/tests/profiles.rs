@@ -13,21 +13,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::time::Duration;
 
 use alluxio_client::{Client, FileReader};
 use alluxio_config::AccessProfile;
 use futures::future::join_all;
-use support::{DEADLINE, Folder, PAGE, ScriptedWorker};
-
-async fn until(what: &str, reached: impl Fn() -> bool) {
-    let wait = async {
-        while !reached() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "{what}");
-}
+use support::{Folder, PAGE, ScriptedWorker, until};
 
 /// The pages that a worker was asked for.
 fn asked(worker: &ScriptedWorker) -> BTreeSet<usize> {

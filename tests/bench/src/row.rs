@@ -46,6 +46,7 @@ const ROWS: &[Row] = &[
     ("mount-s3", mount::remote::store),
     ("mount-first-byte", mount::remote::first_byte),
     ("mount-find", mount::tree::find),
+    ("mount-million", mount::tree::million),
     ("mount-idle", mount::tree::idle),
 ];
 

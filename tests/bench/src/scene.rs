@@ -188,10 +188,12 @@ impl Scene {
         })
     }
 
-    /// A worker of its own over [`MANY`] files, which are made here for no other row needs them, and
-    /// a client's configuration for it.
-    pub(crate) fn loading_worker(&self) -> Result<(Server, String)> {
+    /// Writes the folders of a million files, unless another row has.
+    pub(crate) fn write_many(&self) -> Result<()> {
         let (name, folders, files, length) = MANY;
+        if self.data().join(name).exists() {
+            return Ok(());
+        }
         for folder in 0..folders {
             let folder = self.data().join(name).join(format!("{folder:04}"));
             fs::create_dir_all(&folder)?;
@@ -199,6 +201,12 @@ impl Scene {
                 File::create(folder.join(format!("{file:04}")))?.set_len(length)?;
             }
         }
+        Ok(())
+    }
+
+    /// A worker of its own over [`MANY`] files, and a client's configuration for it.
+    pub(crate) fn loading_worker(&self) -> Result<(Server, String)> {
+        self.write_many()?;
         let port = free_port()?;
         let cluster = format!(
             "{}cluster: {{membership: {{type: static, workers: ['127.0.0.1:{port}']}}}}\n",

@@ -173,6 +173,16 @@ async fn next_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Strin
     }
 }
 
+/// Waits until something has come about.
+pub(crate) async fn until(what: &str, reached: impl Fn() -> bool) {
+    let wait = async {
+        while !reached() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "{what}");
+}
+
 /// The part of a page's target that names the page.
 pub(crate) fn page_path(target: &str) -> &str {
     target.split('?').next().unwrap_or_default()

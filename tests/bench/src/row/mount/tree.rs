@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{Beside, Mounted, Run, at_most, native};
 use crate::child::{Taken, spawn};
-use crate::figure::{Figure, median};
+use crate::figure::{Bound, Figure, median};
 use crate::row::{Side, child};
-use crate::scene::{SMALL, TREE};
+use crate::scene::{MANY, SMALL, TREE};
 
 /// Asks the kernel to forget names and attributes; needs root, as a mount does.
 fn forget_names() -> Result<()> {
@@ -57,6 +57,39 @@ pub(in crate::row) fn find(run: &Run) -> Result<Vec<Figure>> {
             0.45,
         )
         .figure(&warm, thousands),
+    ])
+}
+
+/// What a mount holds of a million files, all of which were listed and asked for.
+pub(in crate::row) fn million(run: &Run) -> Result<Vec<Figure>> {
+    run.scene.write_many()?;
+    let manifest = run.scene.manifest()?;
+    let options = format!("manifest: {{path: '{manifest}'}}");
+    let config = run.scene.worker_config("mount-million", &options)?;
+    let mounted = Mounted::start(run, &config)?;
+    let taken = spawn(&["file-find".to_owned(), mounted.at(MANY.0)])?;
+    let files = f64::from(MANY.1) * f64::from(MANY.2);
+    if taken.operations < files {
+        bail!("found {} of {files} files", taken.operations);
+    }
+    Ok(vec![
+        at_most(
+            "mount-million-memory",
+            "the daemon's peak RSS, find + stat over 1,000,000 files, manifest",
+            mounted.memory_bytes("VmHWM")? / f64::from(1 << 20),
+            "MiB",
+            256.0,
+        ),
+        Figure {
+            bound: Bound::AtLeast,
+            ..at_most(
+                "mount-million-rate",
+                "the same find",
+                taken.operations_per_second() / 1e3,
+                "k files/s",
+                50.0,
+            )
+        },
     ])
 }
 
