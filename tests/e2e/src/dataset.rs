@@ -81,6 +81,31 @@ impl Dataset {
     }
 }
 
+/// The sums of all objects below a folder of the bucket, as the server has them.
+pub(crate) async fn stored_sums(
+    store: &ObjectStore,
+    folder: &str,
+) -> Result<BTreeMap<String, String>> {
+    let operator = operator(store)?;
+    let mut sums = BTreeMap::new();
+    for entry in operator.list_with(folder).recursive(true).await? {
+        let path = entry.path();
+        if entry.metadata().is_dir() {
+            continue;
+        }
+        let bytes = operator.read(path).await?.to_bytes();
+        let path = path.strip_prefix(folder).unwrap_or(path).to_owned();
+        sums.insert(path, hex::encode(Sha256::digest(&bytes)));
+    }
+    Ok(sums)
+}
+
+/// Puts one object.
+pub(crate) async fn put_object(store: &ObjectStore, key: &str, bytes: &'static [u8]) -> Result<()> {
+    operator(store)?.write(key, bytes).await?;
+    Ok(())
+}
+
 /// Hundreds of small files, some of several pages, one of many, and the corner cases of names and
 /// sizes: an empty file, exact pages, a byte more and less, a space, letters beyond ASCII.
 fn plan() -> Vec<FilePlan> {

@@ -2,9 +2,10 @@
 //!
 //! `e2e` brings up a single-node Kubernetes (or takes the one that KUBECONFIG names), starts an S3
 //! server and an etcd beside it, installs the chart from the built image, applies a dataset, and
-//! reads it in a pod: once, and once more while a worker dies. Then it looks at everything a user
-//! would look at, deletes it all, and looks that nothing is left. `scenario` tells the steps in
-//! order; this file only joins the parts, and always takes down what was brought up.
+//! reads it in a pod: once, and once more while a worker dies. A pod writes another dataset. Then it
+//! looks at everything a user would look at, deletes it all, and looks that nothing is left.
+//! `scenario` tells the steps in order; this file only joins the parts, and always takes down what was
+//! brought up.
 
 mod cluster;
 mod dashboard;

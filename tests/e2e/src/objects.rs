@@ -110,21 +110,26 @@ pub(crate) fn dataset_json(name: &str, uri: &str, s3: &str, etcd: &str) -> Value
 
 /// The pod that reads the dataset through its claim.
 pub(crate) fn reader(cluster: &Cluster) -> Result<Pod> {
+    pod(cluster, READER, DATASET, true)
+}
+
+/// A pod with a claim at `/data`, of the user who owns the files.
+pub(crate) fn pod(cluster: &Cluster, name: &str, claim: &str, read_only: bool) -> Result<Pod> {
     typed(json!({
-        "metadata": {"name": READER},
+        "metadata": {"name": name},
         "spec": {
             "terminationGracePeriodSeconds": 1,
             "securityContext": {"runAsUser": OWNER, "runAsGroup": OWNER, "runAsNonRoot": true},
             "containers": [{
-                "name": "reader",
+                "name": "shell",
                 "image": cluster.reader_image,
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "86400"],
-                "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": true}],
+                "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": read_only}],
             }],
             "volumes": [{
                 "name": "data",
-                "persistentVolumeClaim": {"claimName": DATASET, "readOnly": true},
+                "persistentVolumeClaim": {"claimName": claim, "readOnly": read_only},
             }],
         },
     }))
@@ -147,7 +152,12 @@ pub(crate) fn chart_values(
             "enabled": true,
             "replicas": WORKERS,
             "config": {
-                "ufs": {"uri": uri(), "endpoint": store.endpoint, "region": "us-east-1"},
+                // All that a dataset may be in: one is read, another is written.
+                "ufs": {
+                    "uri": format!("s3://{BUCKET}/"),
+                    "endpoint": store.endpoint,
+                    "region": "us-east-1",
+                },
                 "cluster": {
                     "name": ALLUXIO_CLUSTER,
                     "membership": {"type": "etcd", "endpoints": [etcd.endpoint]},

@@ -1,4 +1,4 @@
-//! The pod that reads: runs one command in it and turns what it prints into sums.
+//! The pod that reads: runs one command in it and turns what it prints into sums. Other pods, too.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -29,7 +29,12 @@ pub(crate) struct Pass {
 impl Pass {
     /// Starts reading.
     pub(crate) fn start(cluster: &Cluster) -> Result<Self> {
-        let mut child = exec(cluster, &["sh", "-c", SUM_EVERYTHING])
+        Self::start_in(cluster, READER)
+    }
+
+    /// Starts reading in another pod.
+    pub(crate) fn start_in(cluster: &Cluster, pod: &str) -> Result<Self> {
+        let mut child = exec(cluster, pod, &["sh", "-c", SUM_EVERYTHING])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -91,12 +96,17 @@ fn parse(line: &str) -> Option<(String, String)> {
 
 /// Runs a command in the reader pod to its end.
 pub(crate) async fn run(cluster: &Cluster, command: &[&str]) -> Result<String> {
-    process::run(&mut exec(cluster, command)).await
+    run_in(cluster, READER, command).await
 }
 
-fn exec(cluster: &Cluster, command: &[&str]) -> tokio::process::Command {
+/// Runs a command in a pod to its end.
+pub(crate) async fn run_in(cluster: &Cluster, pod: &str, command: &[&str]) -> Result<String> {
+    process::run(&mut exec(cluster, pod, command)).await
+}
+
+fn exec(cluster: &Cluster, pod: &str, command: &[&str]) -> tokio::process::Command {
     let mut kubectl = cluster.tool("kubectl");
-    kubectl.args(["--namespace", NAMESPACE, "exec", READER, "--"]);
+    kubectl.args(["--namespace", NAMESPACE, "exec", pod, "--"]);
     kubectl.args(command);
     kubectl
 }

@@ -7,6 +7,7 @@ mod metrics;
 mod read;
 mod refuse;
 mod remove;
+mod write;
 
 use std::path::Path;
 
@@ -39,6 +40,7 @@ pub(crate) async fn run(
     apply::run(testbed, report, &dataset).await?;
     refuse::run(testbed, report).await?;
     read::run(testbed, report, &dataset).await?;
+    write::run(testbed, report).await?;
     metrics::run(testbed, report).await?;
     remove::run(testbed, report).await
 }
