@@ -192,7 +192,8 @@ impl Daemon {
         // A file that may change is not one with the cache's.
         let is_on = !options.is_writable() && has_passthrough(&broker, &tree, generation);
         let ways = Ways::new(opens, broker, is_on, metrics.opens());
-        let fs = FileSystem::new(tree, inodes, ways, options, generation == 0);
+        let writing = metrics.writing();
+        let fs = FileSystem::new(tree, inodes, ways, options, generation == 0, writing);
         let session = Arc::new(Session {
             device: File::from(self.fds.device),
             journal,
@@ -338,6 +339,7 @@ fn read_config(config: &OwnedFd) -> io::Result<String> {
 
 fn metrics_text<T: Tree>(session: &Session<T>) -> String {
     session.metrics.set_inflight(session.journal.in_flight());
+    session.fs.measure();
     let mut families = session.metrics.gather();
     families.extend(session.fs.tree().metric_families());
     metrics::encode(&families)

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use crate::errno::{Errno, deserves_a_warning, errno};
 use crate::handles::{Handles, is_of_version};
 use crate::inodes::{Fingerprint, Inodes};
+use crate::metrics::WriteMetrics;
 use crate::options::MountOptions;
 use crate::passthrough::{Way, Ways};
 use crate::protocol::{
@@ -125,9 +126,11 @@ impl<T: Tree> FileSystem<T> {
         ways: Ways,
         options: MountOptions,
         is_first: bool,
+        metrics: WriteMetrics,
     ) -> io::Result<Self> {
-        let open =
-            |of: &crate::options::Staging| Staging::open(of, is_first, |inode| inodes.place(inode));
+        let open = |of: &crate::options::Staging| {
+            Staging::open(of, is_first, metrics, |inode| inodes.place(inode))
+        };
         let staging = options.staging.as_ref().map(open).transpose()?;
         Ok(Self {
             ttl: tree.metadata_ttl(),
@@ -149,6 +152,13 @@ impl<T: Tree> FileSystem<T> {
     /// The tree below.
     pub(crate) fn tree(&self) -> &T {
         &self.tree
+    }
+
+    /// Measures what is being written, when somebody asks.
+    pub(crate) fn measure(&self) {
+        if let Some(staging) = &self.staging {
+            staging.measure();
+        }
     }
 
     /// The kernel did not take the answer to an OPEN. Nothing is open, or what a predecessor's

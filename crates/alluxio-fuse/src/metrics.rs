@@ -18,6 +18,9 @@ use prometheus::{
 use crate::passthrough::Way;
 use crate::protocol::OperationKind;
 
+mod writing;
+pub(crate) use writing::WriteMetrics;
+
 /// Upper bounds of latencies in milliseconds: answers from memory are far below 1, the rest follows
 /// the steps of the workers' own histogram (10, 40, 160, 640), so that both can be laid side by side.
 const LATENCY_BUCKETS_MS: [f64; 8] = [0.1, 1.0, 10.0, 40.0, 160.0, 640.0, 2560.0, 10240.0];
@@ -37,6 +40,7 @@ pub(crate) struct Metrics {
     requests_taken_over: IntGauge,
     stalls: IntCounter,
     opens: OpenMetrics,
+    writing: WriteMetrics,
 }
 
 /// Counters of openings and of the files that are registered for passthrough.
@@ -146,6 +150,7 @@ impl Metrics {
             .collect();
         let registry = Registry::new();
         let opens = OpenMetrics::register(&registry)?;
+        let writing = WriteMetrics::register(&registry)?;
         let collectors: [Box<dyn Collector>; 6] = [
             Box::new(requests),
             Box::new(latency),
@@ -164,12 +169,18 @@ impl Metrics {
             requests_taken_over,
             stalls,
             opens,
+            writing,
         })
     }
 
     /// The counters of openings.
     pub(crate) fn opens(&self) -> OpenMetrics {
         self.opens.clone()
+    }
+
+    /// The counters of files that are being written.
+    pub(crate) fn writing(&self) -> WriteMetrics {
+        self.writing.clone()
     }
 
     /// Notes how many requests a predecessor left.
@@ -264,6 +275,27 @@ mod tests {
         assert!(text.contains("alluxio_fuse_daemon_restarts 3"));
         assert!(text.contains("alluxio_fuse_stalls_total 0"));
         assert!(text.contains("alluxio_fuse_opens_total{way=\"passthrough\"} 0"));
+    }
+
+    #[test]
+    fn an_upload_is_counted_by_its_outcome() {
+        let metrics = Metrics::new(0).unwrap();
+        let writing = metrics.writing();
+        writing.uploaded(Duration::from_millis(30), Some(1000));
+        writing.uploaded(Duration::from_millis(3), None);
+        writing.present(7, 2);
+        let text = encode(&metrics.gather());
+        for line in [
+            "alluxio_fuse_uploads_total{outcome=\"ok\"} 1",
+            "alluxio_fuse_uploads_total{outcome=\"failed\"} 1",
+            "alluxio_fuse_upload_latency_ms_bucket{le=\"10\"} 1",
+            "alluxio_fuse_upload_latency_ms_bucket{le=\"40\"} 2",
+            "alluxio_fuse_uploaded_bytes_total 1000",
+            "alluxio_fuse_staged_bytes 7",
+            "alluxio_fuse_files_open_for_writing 2",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line} in {text}");
+        }
     }
 
     #[test]

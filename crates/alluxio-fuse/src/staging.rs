@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::metrics::WriteMetrics;
 use crate::options;
 use crate::tree::TreeWriter;
 pub(crate) use draft::{Draft, Mark, Turn};
@@ -37,6 +38,7 @@ pub(crate) struct Staging<W> {
     folder: PathBuf,
     capacity_bytes: u64,
     used_bytes: Arc<AtomicU64>,
+    metrics: WriteMetrics,
     copies: RwLock<Copies<W>>,
     /// How often each inode is open for writing.
     opens: Mutex<HashMap<u64, u64>>,
@@ -54,12 +56,14 @@ impl<W: TreeWriter> Staging<W> {
     pub(crate) fn open(
         options: &options::Staging,
         is_first: bool,
+        metrics: WriteMetrics,
         place: impl Fn(u64) -> Option<(u64, Arc<str>)>,
     ) -> io::Result<Self> {
         let mut staging = Self {
             folder: options.folder.clone(),
             capacity_bytes: options.capacity_bytes,
             used_bytes: Arc::default(),
+            metrics,
             copies: RwLock::new(Copies {
                 by_inode: HashMap::new(),
                 by_place: HashMap::new(),
@@ -80,6 +84,7 @@ impl<W: TreeWriter> Staging<W> {
                     let used = Arc::clone(&staging.used_bytes);
                     let copy = Draft::reopen(&path, inode, Mark::Dirty, used)?;
                     tracing::info!(inode, name = &*name, "going on with a changed file");
+                    staging.metrics.recovered();
                     staging.insert(parent, name, Arc::new(copy));
                 }
                 (Some((_, Mark::Dirty)), _) => staging.lose(&path)?,
@@ -235,6 +240,17 @@ impl<W: TreeWriter> Staging<W> {
         }
     }
 
+    /// Counters of what is written.
+    pub(crate) fn metrics(&self) -> &WriteMetrics {
+        &self.metrics
+    }
+
+    /// Notes what there is at present, when somebody asks.
+    pub(crate) fn measure(&self) {
+        let staged_bytes = self.used_bytes.load(Ordering::Acquire);
+        self.metrics.present(staged_bytes, self.opens.lock().len());
+    }
+
     /// Bytes that can still be written.
     pub(crate) fn free_bytes(&self) -> u64 {
         let used_bytes = self.used_bytes.load(Ordering::Acquire);
@@ -289,6 +305,7 @@ impl<W: TreeWriter> Staging<W> {
             .unwrap_or_default();
         let aside = lost.join(format!("{}-{name}", since.as_millis()));
         fs::rename(path, &aside)?;
+        self.metrics.lost();
         tracing::error!(
             file = %aside.display(),
             "changes that the under-store never got are kept aside"

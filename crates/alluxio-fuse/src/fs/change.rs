@@ -10,6 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use alluxio_wire::{FileKind, FileStatus};
 use tokio::sync::OwnedMutexGuard;
@@ -355,9 +356,14 @@ impl<T: Tree> FileSystem<T> {
             return Ok(());
         }
         let path = self.path(copy.inode())?;
+        let begun = Instant::now();
         let sent = copy
             .send(turn, &path, |length| self.tree.create(&path, Some(length)))
             .await;
+        if let Some(staging) = &self.staging {
+            let bytes = sent.as_ref().ok().map(|status| status.length);
+            staging.metrics().uploaded(begun.elapsed(), bytes);
+        }
         let status = sent.map_err(|error| {
             tracing::warn!(path, %error, "a file could not be brought to the under-store");
             report("write", &path, &error)

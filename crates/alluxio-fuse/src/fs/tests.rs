@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::inodes;
+use crate::metrics::Metrics;
 use crate::protocol::ROOT_INODE;
 use crate::tree::Placement;
 
@@ -150,6 +151,7 @@ fn file_system(
         Ways::without_broker(),
         MountOptions::default(),
         true,
+        Metrics::new(0).unwrap().writing(),
     )
     .unwrap()
 }

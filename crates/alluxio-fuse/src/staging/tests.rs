@@ -5,15 +5,20 @@
 )]
 
 use super::*;
+use crate::metrics::{Metrics, encode};
 use crate::tree::NoWriter;
 
 fn staging(folder: &Path, is_first: bool) -> Staging<NoWriter> {
+    measured(folder, is_first, &Metrics::new(0).unwrap())
+}
+
+fn measured(folder: &Path, is_first: bool, metrics: &Metrics) -> Staging<NoWriter> {
     let options = options::Staging {
         folder: folder.to_owned(),
         capacity_bytes: 1000,
     };
     let place = |inode: u64| (inode < 90).then(|| (1, format!("f{inode}").into()));
-    Staging::open(&options, is_first, place).unwrap()
+    Staging::open(&options, is_first, metrics.writing(), place).unwrap()
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -41,11 +46,16 @@ async fn a_successor_goes_on_with_changed_copies_and_drops_the_rest() {
         names(folder.path()),
         ["7-f7.dirty", "8-f8.unlinked", "9-f9.clean", "lost"]
     );
-    let second = staging(folder.path(), false);
+    let metrics = Metrics::new(1).unwrap();
+    let second = measured(folder.path(), false, &metrics);
     assert_eq!(
         names(folder.path()),
         ["7-f7.dirty", "8-f8.unlinked", "lost"]
     );
+    second.measure();
+    let text = encode(&metrics.gather());
+    assert!(text.contains("alluxio_fuse_recovered_copies 1\n"), "{text}");
+    assert!(text.contains("alluxio_fuse_staged_bytes 5\n"), "{text}");
     assert!(second.get(8).is_some() && second.at(1, "f8").is_none());
     let copy = second.at(1, "f7").unwrap();
     assert_eq!((copy.inode(), copy.length()), (7, 5));
@@ -63,8 +73,14 @@ async fn what_a_mount_that_is_over_left_is_kept_aside() {
         .create(7, (1, "f7.pt".into()))
         .unwrap();
     copy.write(&mut *copy.turn().await, 0, b"hello").unwrap();
-    let next = staging(folder.path(), true);
+    let metrics = Metrics::new(0).unwrap();
+    let next = measured(folder.path(), true, &metrics);
     assert!(next.get(7).is_none());
+    let text = encode(&metrics.gather());
+    assert!(
+        text.contains("alluxio_fuse_lost_copies_total 1\n"),
+        "{text}"
+    );
     let lost = folder.path().join("lost");
     let [name] = &names(&lost)[..] else {
         panic!("{:?}", names(&lost));

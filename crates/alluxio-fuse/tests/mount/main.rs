@@ -37,7 +37,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 45] = [
+const CHECKS: [(&str, fn()); 46] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -133,6 +133,10 @@ const CHECKS: [(&str, fn()); 45] = [
     (
         "what_a_store_cannot_hold_is_refused",
         writing::what_a_store_cannot_hold_is_refused,
+    ),
+    (
+        "what_is_written_is_measured",
+        writing::what_is_written_is_measured,
     ),
     (
         "a_failed_upload_is_told_by_close_and_leaves_the_old_file",

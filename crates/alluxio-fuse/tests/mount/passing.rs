@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -16,7 +16,9 @@ use std::time::Duration;
 use alluxio_fuse::{AgentSpawner, DaemonSpawner, LocalSpawner, Mount, Passthrough, agent};
 
 use crate::checks::ends_cleanly;
-use crate::sample::{NOBODY, Sample, daemon_of, shared, this_program_with_client, wait_until};
+use crate::sample::{
+    self, NOBODY, Sample, daemon_of, shared, this_program_with_client, wait_until,
+};
 
 /// Larger than what is compared while an open waits: it is compared in the background.
 const LARGE_BYTES: usize = 24 << 20;
@@ -49,17 +51,7 @@ impl Cached {
 
     /// A figure of the daemon.
     fn figure(&self, name: &str) -> u64 {
-        let mut figure = None;
-        // While a daemon is being replaced nobody answers, or one that dies while it does.
-        wait_until("a daemon tells its figures", || {
-            let mut text = String::new();
-            let told = UnixStream::connect(socket(&self.sample))
-                .and_then(|mut connection| connection.read_to_string(&mut text));
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            figure = line.filter(|_| told.is_ok()).map(str::to_owned);
-            figure.is_some()
-        });
-        figure.unwrap().trim().parse().unwrap()
+        sample::figure(&socket(&self.sample), name)
     }
 
     fn passed(&self) -> u64 {

@@ -1,7 +1,9 @@
 //! A folder with known content, and a mount of it.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -179,6 +181,21 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A figure that a daemon tells on its socket.
+pub(crate) fn figure(socket: &Path, name: &str) -> u64 {
+    let mut figure = None;
+    // While a daemon is being replaced nobody answers, or one that dies while it does.
+    wait_until("a daemon tells its figures", || {
+        let mut text = String::new();
+        let told = UnixStream::connect(socket)
+            .and_then(|mut connection| connection.read_to_string(&mut text));
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        figure = line.filter(|_| told.is_ok()).map(str::to_owned);
+        figure.is_some()
+    });
+    figure.unwrap().trim().parse().unwrap()
 }
 
 /// The present daemon of a mount.

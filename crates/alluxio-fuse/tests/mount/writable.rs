@@ -12,11 +12,16 @@ use parking_lot::Mutex;
 
 use crate::checks::kill_process;
 use crate::gateway::{ACCESS_KEY, BUCKET, Gateway, SECRET_KEY};
-use crate::sample::{NOBODY, Sample, has_ended, shared, this_program_with_client, wait_until};
+use crate::sample::{
+    NOBODY, Sample, figure, has_ended, shared, this_program_with_client, wait_until,
+};
 use crate::takeover::{Supervisor, answer_questions};
 
 /// Bytes that may be staged in a check.
 pub(crate) const CAPACITY: u64 = 64 << 20;
+
+/// Where a daemon tells its figures.
+const METRICS: &str = "metrics.sock";
 
 /// A dataset that can be written, and its mount.
 ///
@@ -45,8 +50,11 @@ impl Writable {
 
     fn over(sample: Sample, gateway: Option<Gateway>) -> Self {
         let staging = staging_of(&sample.tree());
-        fs::create_dir_all(&staging).unwrap();
-        for folder in [&staging, &sample.tree()] {
+        let sockets = sockets_of(&sample.tree());
+        for folder in [&staging, &sockets] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        for folder in [&staging, &sockets, &sample.tree()] {
             chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let config = match &gateway {
@@ -96,6 +104,11 @@ impl Writable {
         staging_of(&self.sample.tree()).join("lost")
     }
 
+    /// A figure of the daemon.
+    pub(crate) fn figure(&self, name: &str) -> u64 {
+        figure(&sockets_of(&self.sample.tree()).join(METRICS), name)
+    }
+
     /// Kills the daemon, and waits for another.
     pub(crate) fn kill_daemon(&self) {
         let mut supervisor = self.supervisor.lock();
@@ -140,7 +153,8 @@ pub(crate) fn supervise(tree: &str, mountpoint: &str, config_yaml: String) {
     let tree = Path::new(tree);
     let staging = staging_of(tree);
     let mut spawner = this_program_with_client();
-    spawner.writable = vec![staging.clone(), tree.to_owned()];
+    let sockets = sockets_of(tree);
+    spawner.writable = vec![staging.clone(), sockets.clone(), tree.to_owned()];
     let request = MountRequest {
         mountpoint: mountpoint.into(),
         config_yaml,
@@ -149,6 +163,7 @@ pub(crate) fn supervise(tree: &str, mountpoint: &str, config_yaml: String) {
                 folder: staging,
                 capacity_bytes: CAPACITY,
             }),
+            metrics_socket: Some(sockets.join(METRICS)),
             ..MountOptions::default()
         },
         run_folder: None,
@@ -159,6 +174,10 @@ pub(crate) fn supervise(tree: &str, mountpoint: &str, config_yaml: String) {
 /// Beside the tree.
 fn staging_of(tree: &Path) -> PathBuf {
     tree.parent().unwrap().join("staging")
+}
+
+fn sockets_of(tree: &Path) -> PathBuf {
+    tree.parent().unwrap().join("sockets")
 }
 
 /// close(2), with its answer.

@@ -161,6 +161,31 @@ pub(crate) fn what_a_store_cannot_hold_is_refused() {
     it.end();
 }
 
+pub(crate) fn what_is_written_is_measured() {
+    let it = Writable::on_files();
+    let ok = "alluxio_fuse_uploads_total{outcome=\"ok\"}";
+    let mut file = File::create(it.at("f")).unwrap();
+    file.write_all(&[1; 1000]).unwrap();
+    assert_eq!(it.figure("alluxio_fuse_staged_bytes"), 1000);
+    assert_eq!(it.figure("alluxio_fuse_files_open_for_writing"), 1);
+    assert_eq!(it.figure(ok), 0);
+    file.sync_all().unwrap();
+    assert_eq!(it.figure(ok), 1);
+    assert_eq!(it.figure("alluxio_fuse_uploaded_bytes_total"), 1000);
+    assert_eq!(it.figure("alluxio_fuse_upload_latency_ms_count"), 1);
+    file.write_all(&[2; 1000]).unwrap();
+    it.kill_daemon();
+    assert_eq!(it.figure("alluxio_fuse_recovered_copies"), 1);
+    assert_eq!(it.figure("alluxio_fuse_staged_bytes"), 2000);
+    close(file).unwrap();
+    assert_eq!(it.stored("f").unwrap().len(), 2000);
+    wait_until("nothing is being written", || {
+        it.figure("alluxio_fuse_staged_bytes") == 0
+    });
+    assert_eq!(it.figure("alluxio_fuse_files_open_for_writing"), 0);
+    it.end();
+}
+
 pub(crate) fn a_failed_upload_is_told_by_close_and_leaves_the_old_file() {
     let it = Writable::on_files();
     fs::write(it.at("f"), "old").unwrap();
@@ -180,6 +205,10 @@ pub(crate) fn a_failed_upload_is_told_by_close_and_leaves_the_old_file() {
     let kept = fs::read_dir(&lost).unwrap().next().unwrap().unwrap().path();
     assert_eq!(fs::read(&kept).unwrap(), b"new");
     fs::remove_file(kept).unwrap();
+    // By fsync, by close, and once more when the last descriptor had gone.
+    let failed = "alluxio_fuse_uploads_total{outcome=\"failed\"}";
+    assert_eq!(it.figure(failed), 3);
+    assert_eq!(it.figure("alluxio_fuse_lost_copies_total"), 1);
     it.end();
 }
 
