@@ -75,8 +75,8 @@ pub trait PageStore: Send + Sync {
     /// Drops all pages of a file, of every version.
     fn forget(&self, file: &FileId);
 
-    /// A page was read to its end, and this node's disk has it too: getting it again is cheap, so it
-    /// may leave before others.
+    /// A page was read to its end, and this node's disk or its reader has it too: getting it again is
+    /// cheap or not needed, so it may leave before others.
     fn spent(&self, _key: &PageKey) {}
 
     /// The bytes of all pages here.
@@ -369,7 +369,7 @@ impl PageCache {
         self.note_bytes();
     }
 
-    /// Notes that a page from the disk was read to its end.
+    /// Notes that a page was read to its end that somebody else keeps.
     pub(crate) fn spent(&self, key: &PageKey) {
         self.store.spent(key);
     }
@@ -483,9 +483,9 @@ impl Page {
         &self.bytes
     }
 
-    /// Whether all of its bytes were handed out, and the disk has them too.
-    pub(crate) fn is_spent(&self) -> bool {
-        self.origin == Source::Disk && self.unread.load(Ordering::Relaxed) == 0
+    /// Whether all of its bytes were handed out.
+    pub(crate) fn is_read(&self) -> bool {
+        self.unread.load(Ordering::Relaxed) == 0
     }
 
     /// Notes that `length` bytes are handed out, and tells where they came from: as many bytes as

@@ -413,6 +413,7 @@ fn shared(
         metadata,
         // What is pinned does not become another version by being opened again.
         reopens: options.on_change == OnChange::Reopen && options.consistency == Consistency::Live,
+        is_kept_by_reader: options.is_kept_by_reader,
         metrics,
         access_profile: options.access_profile,
         runtime: Handle::current(),

@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) metadata: Metadata,
     /// Whether a reader may go on with a new version while it has handed out nothing.
     pub(crate) reopens: bool,
+    /// Whether who reads keeps what it has read.
+    pub(crate) is_kept_by_reader: bool,
     pub(crate) metrics: Arc<Metrics>,
     /// Of files that are opened without a profile of their own.
     pub(crate) access_profile: AccessProfile,
@@ -75,6 +77,17 @@ pub(crate) struct Shared {
     pub(crate) open_files: AtomicUsize,
     /// The order in which files will be opened, where the caller told.
     pub(crate) order: Mutex<Option<Order>>,
+}
+
+impl Shared {
+    /// Whether what was just read for the first time can be had again without its source.
+    fn is_kept_elsewhere(&self, before: BytesBySource, after: BytesBySource) -> bool {
+        let fresh = |read: BytesBySource| match self.is_kept_by_reader {
+            true => read.total() - read.memory,
+            false => read.disk,
+        };
+        fresh(after) > fresh(before)
+    }
 }
 
 /// The bytes of one read, as slices of cached pages, and where they came from.
@@ -235,9 +248,9 @@ impl FileReader {
                     Err(error) => return Err(self.failed(error).await),
                 },
             };
-            let before = read.by_source.disk;
+            let before = read.by_source;
             read.push(&page, slice, &shared.cache);
-            if read.by_source.disk > before && page.is_spent() {
+            if page.is_read() && shared.is_kept_elsewhere(before, read.by_source) {
                 shared.cache.spent(&self.key(slice.index));
             }
             self.start(&mut slices, &mut waiting);

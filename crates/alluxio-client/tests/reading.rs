@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use alluxio_client::{Client, ErrorKind};
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use support::{DEADLINE, Folder, PAGE, Reply, ScriptedWorker};
+use support::{Folder, PAGE, Reply, ScriptedWorker, until};
 
 fn gauge(client: &Client, name: &str) -> f64 {
     let families = client.metrics().registry().gather();
@@ -28,13 +28,24 @@ fn gauge(client: &Client, name: &str) -> f64 {
         .get_value()
 }
 
-async fn until(what: &str, reached: impl Fn() -> bool) {
-    let wait = async {
-        while !reached() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_reader_keeps_leaves_memory_first() {
+    const PAGES: usize = 40;
+    let folder = Folder::with(&[("a", PAGES * PAGE)]);
+    let worker = ScriptedWorker::holding(&folder).await;
+    let mut config = folder.config(&[worker.host_port()], "memory_limit: 8Mi");
+    let mut shares = Vec::new();
+    for is_kept_by_reader in [false, true] {
+        config.client.is_kept_by_reader = is_kept_by_reader;
+        let client = Client::connect(&config).await.unwrap();
+        let reader = client.open("a").await.unwrap();
+        for page in 0..PAGES {
+            let read = reader.read_at((page * PAGE) as u64, PAGE).await.unwrap();
+            assert!(read.into_bytes() == folder.bytes("a")[page * PAGE..][..PAGE]);
         }
-    };
-    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "{what}");
+        shares.push(client.cached_share("a", &reader.status().version()));
+    }
+    assert!(shares[0] > 0.99 && shares[1] < 0.2, "{shares:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

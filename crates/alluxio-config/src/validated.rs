@@ -80,6 +80,9 @@ pub struct ClientOptions {
     pub ring_membership: RingMembership,
     /// The most that cached pages and reads in flight take.
     pub memory_limit_bytes: u64,
+    /// Whether who reads keeps what it has read, as the kernel does for a mount: pages that were read to
+    /// their end then leave memory before others. The mount's own choice, and no field of a file.
+    pub is_kept_by_reader: bool,
     /// How long a file's status is believed.
     pub metadata_ttl: Duration,
     /// How long it is believed that a name does not exist.
@@ -266,6 +269,7 @@ fn client(raw: &RawClient) -> Result<ClientOptions, ConfigError> {
         ring_policy: raw.ring_policy,
         ring_membership: raw.ring_membership,
         memory_limit_bytes,
+        is_kept_by_reader: false,
         metadata_ttl: Duration::from_secs(raw.metadata_ttl_seconds),
         negative_ttl: Duration::from_secs(raw.negative_ttl_seconds),
         metadata_limit_bytes: bytes("client.metadata_limit", &raw.metadata_limit)?,

@@ -32,6 +32,8 @@ impl ClientTree {
         // Every version is an inode of its own, whose size and pages the kernel keeps: a file that
         // changed must be looked up again, by name.
         config.client.on_change = OnChange::Fail;
+        // The kernel does, in memory that it can take back.
+        config.client.is_kept_by_reader = true;
         Ok(Self {
             client: Client::connect(&config).await?,
             metadata_ttl: config.client.metadata_ttl,

@@ -18,7 +18,7 @@ use super::{Account, Page, PageKey, PageStore};
 /// in the maps and the allocations of key and page.
 const ENTRY_OVERHEAD_BYTES: u64 = 512;
 
-/// The part of a store that pages may take which were read to their end and lie on the disk too. The
+/// The part of a store that pages may take which were read to their end and are kept elsewhere too. The
 /// kernel most likely has them in memory already, and who reads on through a file gets its next
 /// pages into memory that is warm. It is enough for readers that look back a little.
 const SPENT_SHARE: u64 = 32;
@@ -218,8 +218,8 @@ impl Pages {
         {
             self.spent_weight -= weight;
             // One that left and came back is spent only when it was read again.
-            let is_spent = |entry: &Entry| entry.page.is_spent();
-            if self.by_key.get(&oldest).is_some_and(is_spent) {
+            let is_read = |entry: &Entry| entry.page.is_read();
+            if self.by_key.get(&oldest).is_some_and(is_read) {
                 self.remove(&oldest);
             }
         }
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_to_its_end_and_is_on_the_disk_leaves_first() {
+    fn what_was_read_to_its_end_and_is_kept_elsewhere_leaves_first() {
         let store = store(64);
         let file = file("1");
         let key = |index| PageKey {
@@ -295,15 +295,10 @@ mod tests {
             index,
         };
         for index in 0..10 {
-            let source = if index < 2 {
-                Source::Worker
-            } else {
-                Source::Disk
-            };
-            let page = Arc::new(Page::new(Bytes::from(vec![0; PAGE]), source));
+            let page = Arc::new(Page::new(Bytes::from(vec![0; PAGE]), Source::Worker));
             let _ = page.hand_out(if index == 9 { 1 } else { PAGE as u64 });
             store.put(key(index), Arc::clone(&page));
-            if page.is_spent() {
+            if index >= 2 && page.is_read() {
                 store.spent(&key(index));
             }
         }
