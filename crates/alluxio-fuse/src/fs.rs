@@ -260,13 +260,15 @@ impl<T: Tree> FileSystem<T> {
         if let Some(attributes) = self.staged(inode) {
             return Ok(protocol::attributes(&attributes, self.ttl).into());
         }
-        let status = self.status(inode).await?;
-        let attributes = if self.is_of_version(inode, &status) {
-            self.attributes(inode, &status)
-        } else {
-            // Whoever has the old version open may still ask how long it is.
-            let open = self.files.any_of(inode).ok_or(libc::ESTALE)?;
-            self.attributes(inode, open.status())
+        let attributes = match self.status(inode).await {
+            Ok(status) if self.is_of_version(inode, &status) => self.attributes(inode, &status),
+            // Whoever has the old version open may still ask how long it is. For others the kernel
+            // looks the name up again, and makes the file where that is asked for.
+            Ok(_) | Err(libc::ENOENT) => {
+                let open = self.files.any_of(inode).ok_or(libc::ESTALE)?;
+                self.attributes(inode, open.status())
+            }
+            Err(errno) => return Err(errno),
         };
         Ok(protocol::attributes(&attributes, self.ttl).into())
     }

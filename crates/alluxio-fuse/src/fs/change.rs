@@ -155,7 +155,12 @@ impl<T: Tree> FileSystem<T> {
     pub(super) async fn open_for_writing(&self, inode: u64, flags: u32) -> Result<Reply, Errno> {
         let staging = self.staging.as_ref().ok_or(libc::EROFS)?;
         if staging.get(inode).is_none() {
-            let status = self.status(inode).await?;
+            let status = match self.status(inode).await {
+                // The kernel believes in a name that is no more. Told so, it looks it up again, and
+                // makes the file where that is asked for.
+                Err(libc::ENOENT) => return Err(libc::ESTALE),
+                status => status?,
+            };
             if status.is_directory() {
                 return Err(libc::EISDIR);
             }
