@@ -18,6 +18,7 @@
 
 mod chaos;
 mod checks;
+mod gate;
 #[path = "../../../alluxio-ufs/tests/support/gateway.rs"]
 mod gateway;
 mod local_tree;
@@ -37,7 +38,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 46] = [
+const CHECKS: [(&str, fn()); 47] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -141,6 +142,10 @@ const CHECKS: [(&str, fn()); 46] = [
     (
         "a_failed_upload_is_told_by_close_and_leaves_the_old_file",
         writing::a_failed_upload_is_told_by_close_and_leaves_the_old_file,
+    ),
+    (
+        "an_upload_that_s3_refuses_is_told_and_leaves_the_old_object",
+        writing::an_upload_that_s3_refuses_is_told_and_leaves_the_old_object,
     ),
     (
         "writers_do_not_notice_killed_daemons",

@@ -11,6 +11,7 @@ use alluxio_fuse::{Mount, MountOptions, MountRequest, Staging};
 use parking_lot::Mutex;
 
 use crate::checks::kill_process;
+use crate::gate::{Fate, Gate};
 use crate::gateway::{ACCESS_KEY, BUCKET, Gateway, SECRET_KEY};
 use crate::sample::{
     NOBODY, Sample, figure, has_ended, shared, this_program_with_client, wait_until,
@@ -31,7 +32,20 @@ pub(crate) struct Writable {
     sample: Sample,
     supervisor: Mutex<Supervisor>,
     /// The S3 server that has the files; none where they are in a folder.
-    gateway: Option<Gateway>,
+    store: Option<Store>,
+}
+
+/// An S3 server, and what is before it.
+struct Store {
+    gateway: Gateway,
+    gate: Option<Gate>,
+}
+
+impl Store {
+    fn endpoint(&self) -> String {
+        let gate = self.gate.as_ref().map(Gate::endpoint);
+        gate.unwrap_or_else(|| self.gateway.endpoint())
+    }
 }
 
 impl Writable {
@@ -44,11 +58,25 @@ impl Writable {
     pub(crate) fn on_each_store(check: fn(Self)) {
         check(Self::on_files());
         if let Some(gateway) = Gateway::start() {
-            check(Self::over(Sample::new(), Some(gateway)));
+            let gate = None;
+            check(Self::over(Sample::new(), Some(Store { gateway, gate })));
         }
     }
 
-    fn over(sample: Sample, gateway: Option<Gateway>) -> Self {
+    /// Objects behind a gate, where the S3 server is installed.
+    pub(crate) fn behind_a_gate() -> Option<Self> {
+        let gateway = Gateway::start()?;
+        let gate = Some(Gate::before(gateway.address()));
+        Some(Self::over(Sample::new(), Some(Store { gateway, gate })))
+    }
+
+    /// Tells the gate what becomes of what is to be stored.
+    pub(crate) fn set_fate(&self, fate: Fate) {
+        let gate = self.store.as_ref().and_then(|store| store.gate.as_ref());
+        gate.unwrap().set(fate);
+    }
+
+    fn over(sample: Sample, store: Option<Store>) -> Self {
         let staging = staging_of(&sample.tree());
         let sockets = sockets_of(&sample.tree());
         for folder in [&staging, &sockets] {
@@ -57,12 +85,12 @@ impl Writable {
         for folder in [&staging, &sockets, &sample.tree()] {
             chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let config = match &gateway {
+        let config = match &store {
             None => format!("ufs: {{uri: \"file://{}\"}}", sample.tree().display()),
-            Some(gateway) => format!(
+            Some(store) => format!(
                 "ufs: {{uri: 's3://{BUCKET}', endpoint: '{}', region: us-east-1, \
                  key: {ACCESS_KEY}, secret: {SECRET_KEY}}}",
-                gateway.endpoint()
+                store.endpoint()
             ),
         };
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -72,7 +100,7 @@ impl Writable {
         Self {
             sample,
             supervisor: Mutex::new(Supervisor::run(command)),
-            gateway,
+            store,
         }
     }
 
@@ -83,9 +111,9 @@ impl Writable {
 
     /// The bytes that the store has.
     pub(crate) fn stored(&self, path: &str) -> io::Result<Vec<u8>> {
-        match &self.gateway {
+        match &self.store {
             None => fs::read(self.sample.tree().join(path)),
-            Some(gateway) => gateway.stored(path),
+            Some(store) => store.gateway.stored(path),
         }
     }
 
@@ -96,7 +124,7 @@ impl Writable {
 
     /// Whether the store gives a directory another name in one step.
     pub(crate) fn renames_directories(&self) -> bool {
-        self.gateway.is_none()
+        self.store.is_none()
     }
 
     /// Where copies are kept that the store never got.
@@ -132,7 +160,7 @@ impl Writable {
 
     /// Mounted by another supervisor, after a crash.
     pub(crate) fn mounted_again(self) -> Self {
-        Self::over(self.sample, self.gateway)
+        Self::over(self.sample, self.store)
     }
 
     /// Unmounts; nothing may be left.

@@ -11,6 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::chaos::Random;
 use crate::checks::forget_pages;
+use crate::gate::Fate;
 use crate::sample::wait_until;
 use crate::writable::{CAPACITY, Writable, close, errno, for_change};
 
@@ -64,8 +65,9 @@ pub(crate) fn a_file_has_the_stores_time_from_its_close_on() {
     let mut file = File::create(it.at("f")).unwrap();
     file.write_all(b"f").unwrap();
     let written = modified(&it.at("f"));
+    // The times of a disk's files are those of the last tick of its clock.
     wait_until("the clock goes on", || {
-        UNIX_EPOCH.elapsed().unwrap().as_millis() > written + 1
+        UNIX_EPOCH.elapsed().unwrap().as_millis() > written + 50
     });
     file.sync_all().unwrap();
     let stored = modified(&it.tree().join("f"));
@@ -195,21 +197,79 @@ pub(crate) fn a_failed_upload_is_told_by_close_and_leaves_the_old_file() {
     fs::set_permissions(&tree, fs::Permissions::from_mode(0o555)).unwrap();
     assert_eq!(errno(file.sync_all()), libc::EACCES);
     assert_eq!(errno(close(file)), libc::EACCES);
-    let lost = it.lost();
     wait_until("the copy is kept aside", || {
-        fs::read_dir(&lost).unwrap().count() == 1
+        fs::read_dir(it.lost()).unwrap().count() == 1
     });
     fs::set_permissions(&tree, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(it.stored("f").unwrap(), b"old");
     assert_eq!(fs::read(it.at("f")).unwrap(), b"old");
-    let kept = fs::read_dir(&lost).unwrap().next().unwrap().unwrap().path();
-    assert_eq!(fs::read(&kept).unwrap(), b"new");
-    fs::remove_file(kept).unwrap();
+    take_lost(&it, b"new");
     // By fsync, by close, and once more when the last descriptor had gone.
     let failed = "alluxio_fuse_uploads_total{outcome=\"failed\"}";
     assert_eq!(it.figure(failed), 3);
     assert_eq!(it.figure("alluxio_fuse_lost_copies_total"), 1);
     it.end();
+}
+
+/// The same over S3, where an upload may also end in the middle, of a request or of its parts.
+pub(crate) fn an_upload_that_s3_refuses_is_told_and_leaves_the_old_object() {
+    let Some(it) = Writable::behind_a_gate() else {
+        return;
+    };
+    fs::write(it.at("f"), "old").unwrap();
+    for fate in [Fate::RefusedAfter(0), Fate::Cut] {
+        let expected = if fate == Fate::Cut {
+            libc::EIO
+        } else {
+            libc::EACCES
+        };
+        let mut file = for_change(&it.at("f"));
+        file.write_all(b"new").unwrap();
+        it.set_fate(fate);
+        assert_eq!(errno(file.sync_all()), expected, "{fate:?}");
+        assert_eq!(it.stored("f").unwrap(), b"old", "{fate:?}");
+        // Who tries again may succeed: nothing is given up while the file is open.
+        it.set_fate(Fate::Passed);
+        file.sync_all().unwrap();
+        assert_eq!(it.stored("f").unwrap(), b"new");
+        file.set_len(0).unwrap();
+        file.write_all_at(b"worse", 0).unwrap();
+        it.set_fate(fate);
+        assert_eq!(errno(close(file)), expected, "{fate:?}");
+        take_lost(&it, b"worse");
+        assert_eq!(it.stored("f").unwrap(), b"new");
+        assert_eq!(fs::read(it.at("f")).unwrap(), b"new");
+        it.set_fate(Fate::Passed);
+        fs::write(it.at("f"), "old").unwrap();
+    }
+    // Of a file in two parts, the first of which is sent while it is written, nothing is seen,
+    // whether its beginning, one of them or its end is refused.
+    let content = vec![7; 20 << 20];
+    for passes in 0..4 {
+        it.set_fate(Fate::RefusedAfter(passes));
+        let mut file = File::create(it.at("large")).unwrap();
+        file.write_all(&content).unwrap();
+        assert_eq!(errno(close(file)), libc::EACCES, "{passes} requests passed");
+        take_lost(&it, &content);
+        let stored = it.stored("large").unwrap_err();
+        assert_eq!(stored.kind(), io::ErrorKind::NotFound);
+        assert_eq!(errno(fs::metadata(it.at("large"))), libc::ENOENT);
+    }
+    it.set_fate(Fate::Passed);
+    fs::write(it.at("large"), &content).unwrap();
+    assert!(it.stored("large").unwrap() == content);
+    it.end();
+}
+
+/// Takes the one file that is kept aside.
+fn take_lost(it: &Writable, content: &[u8]) {
+    let lost = it.lost();
+    wait_until("the copy is kept aside", || {
+        fs::read_dir(&lost).unwrap().count() == 1
+    });
+    let kept = fs::read_dir(&lost).unwrap().next().unwrap().unwrap().path();
+    assert!(fs::read(&kept).unwrap() == content);
+    fs::remove_file(kept).unwrap();
 }
 
 pub(crate) fn writers_do_not_notice_killed_daemons() {
@@ -431,5 +491,9 @@ pub(crate) fn the_last_close_wins() {
     assert_eq!(errno(file.write_all(b"mine")), libc::ESTALE);
     drop(file);
     assert_eq!(it.stored("g").unwrap(), b"of another");
+    // One that another has removed is made anew, though the kernel still believes in it.
+    fs::remove_file(it.tree().join("f")).unwrap();
+    fs::write(it.at("f"), "anew").unwrap();
+    assert_eq!(it.stored("f").unwrap(), b"anew");
     it.end();
 }

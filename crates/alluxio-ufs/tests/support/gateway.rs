@@ -68,6 +68,11 @@ impl Gateway {
         std::fs::read(self.folder.path().join(BUCKET).join(key))
     }
 
+    #[allow(dead_code, reason = "shared with tests that need no proxy before it")]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
