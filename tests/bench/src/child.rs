@@ -81,6 +81,8 @@ pub(crate) enum Work {
         #[arg(long, default_value_t = 1)]
         readers: u64,
     },
+    /// Writes a file as a copy of another, 1 MiB at a time, has it synchronised and closes it.
+    FileWrite { from: PathBuf, path: PathBuf },
     /// Opens, reads and closes each file of a folder.
     FileFolder {
         folder: PathBuf,
@@ -177,6 +179,7 @@ pub(crate) fn run(work: Work) -> Result<()> {
             cold,
             readers,
         } => files::sequential(&path, cold, readers)?,
+        Work::FileWrite { from, path } => files::write(&from, &path)?,
         Work::FileFolder {
             folder,
             cold,

@@ -45,6 +45,7 @@ const ROWS: &[Row] = &[
     ("mount-worker-small", mount::remote::worker_small),
     ("mount-s3", mount::remote::store),
     ("mount-first-byte", mount::remote::first_byte),
+    ("mount-write", mount::write::large),
     ("mount-find", mount::tree::find),
     ("mount-million", mount::tree::million),
     ("mount-idle", mount::tree::idle),

@@ -299,6 +299,14 @@ impl Scene {
         self.config(name, &format!("{}client: {{{client}}}\n", self.file_ufs()))
     }
 
+    /// The configuration of a mount that is written, on files below a folder, with its staging folder.
+    pub(crate) fn writable_config(&self, name: &str, ufs: &str, staging: &str) -> Result<String> {
+        let text = format!(
+            "ufs: {{uri: 'file://{ufs}'}}\nmount: {{read_only: false, staging_path: '{staging}'}}\n"
+        );
+        self.config(name, &text)
+    }
+
     /// The client's configuration without workers, on an S3 server.
     pub(crate) fn store_config(&self, name: &str, store: &Server, client: &str) -> Result<String> {
         let text = format!(

@@ -1,4 +1,4 @@
-//! Reads of files by their path: what an application does, on a mount and on the disk alike.
+//! Reads and writes of files by their path: what an application does, on a mount and on the disk alike.
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -58,6 +58,29 @@ pub(super) fn sequential(path: &Path, is_cold: bool, readers: u64) -> Result<Tak
             .map(|thread| thread.join().unwrap_or_else(|_| Ok(0)))
             .sum::<Result<u64>>()
     })?;
+    Ok(watch.stop(bytes, bytes / PAGE_BYTES))
+}
+
+/// One file in order, from the bytes of another, until the file system has it safe. What is read comes
+/// from the page cache on both sides.
+pub(super) fn write(from: &Path, path: &Path) -> Result<Taken> {
+    let from = open(from)?;
+    let mut buffer = vec![0; STEP_BYTES];
+    let mut bytes = 0;
+    let watch = Watch::start();
+    let file = File::create(path).with_context(|| format!("cannot make {}", path.display()))?;
+    loop {
+        match from.read_at(&mut buffer, bytes)? {
+            0 => break,
+            count => {
+                file.write_all_at(&buffer[..count], bytes)?;
+                bytes += count as u64;
+            }
+        }
+    }
+    // A close tells what became of the upload as well, but std's does not hear it.
+    file.sync_all()?;
+    drop(file);
     Ok(watch.stop(bytes, bytes / PAGE_BYTES))
 }
 

@@ -1,9 +1,10 @@
-//! Rows of the mount: an application's reads through it, beside the same reads of the same files on
-//! the disk, in one run.
+//! Rows of the mount: an application's reads and writes through it, beside the same of the same files
+//! on the disk, in one run.
 
 pub(super) mod cached;
 pub(super) mod remote;
 pub(super) mod tree;
+pub(super) mod write;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -154,7 +155,7 @@ impl Drop for Mounted {
     }
 }
 
-/// A folder for a disk cache that the daemon may write.
+/// A new folder, for a disk cache or for what is written, that the daemon may write.
 fn cache_folder(run: &Run, name: &str) -> Result<String> {
     let folder = run.scene.folder.join(name);
     if folder.exists() {
