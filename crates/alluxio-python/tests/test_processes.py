@@ -187,6 +187,8 @@ def test_ctrl_c_ends_a_wait(cluster, folder):
     endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
     code = f"""
 import threading, os, signal
+# Who was started in the background by a shell ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 options = {{**ARGUMENTS["target_options"], "endpoint_url": {endpoint!r}}}
 fs = AlluxioFileSystem(**{{**ARGUMENTS, "target_options": options}})
 threading.Timer(0.5, os.kill, (os.getpid(), {int(signal.SIGINT)})).start()
