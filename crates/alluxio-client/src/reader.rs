@@ -82,9 +82,12 @@ pub(crate) struct Shared {
 impl Shared {
     /// Whether what was just read for the first time can be had again without its source.
     fn is_kept_elsewhere(&self, before: BytesBySource, after: BytesBySource) -> bool {
-        let fresh = |read: BytesBySource| match self.is_kept_by_reader {
-            true => read.total() - read.memory,
-            false => read.disk,
+        let fresh = |read: BytesBySource| {
+            if self.is_kept_by_reader {
+                read.total() - read.memory
+            } else {
+                read.disk
+            }
         };
         fresh(after) > fresh(before)
     }
