@@ -65,9 +65,10 @@ chaos: ## kills, restarts and upgrades under a mount, then ten minutes of stress
 	cargo test --release -p alluxio-fuse --test mount -- chaos $(CURDIR)/dist/chaos.json
 	cargo test --release -p alluxio-fuse --test mount -- stress $(CURDIR)/dist/stress.json
 
+# Both packages, so that the libraries are those of `make bench`.
 bench-functions: ## inner functions of the client, one by one
 	@scripts/tools ensure build
-	cargo bench -p bench --bench functions -- --quick
+	cargo bench -p bench -p alluxio-cli --bench functions -- --quick
 
 bench-python: ## the Python wheel beside the published SDK and s3fs, in dist/bench-python.json
 	@scripts/tools ensure bench-python
