@@ -5,10 +5,14 @@
 //! the memory cache has its memory already, so a few of them are kept for the next pages. Those that
 //! wait are bounded in bytes, and who makes [`Buffers`] charges them to its own limit.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, buf::Limit};
 use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 /// Shorter pages come from the allocator: they are its everyday work and have no faults to save.
 const LEAST_PAGE_BYTES: usize = 64 * 1024;
@@ -99,10 +103,20 @@ impl PageBuffer {
         (&mut self.bytes).limit(left)
     }
 
-    /// The same as a vector with spare capacity, for calls that fill one. What the allocator gave
-    /// beyond the wanted may be filled too, and is no part of the page.
-    pub fn rest_as_vec(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    /// Reads what is still wanted of a file whose bytes from `offset` on the buffer holds, or as much as
+    /// there is. It blocks on the disk. The memory is not cleared before, which for a page would take
+    /// half as long as to read it.
+    pub fn read_from(&mut self, file: &File, offset: u64) -> io::Result<()> {
+        while self.left() > 0 {
+            let at = offset + self.bytes.len() as u64;
+            // What the allocator gave beyond the wanted may be filled too, and is no part of the page.
+            match rustix::io::pread(file, spare_capacity(&mut self.bytes), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// The bytes, to be shared.

@@ -17,10 +17,9 @@ use alluxio_wire::{FileStatus, FileVersion, UfsUri};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
+use crate::buffers::Buffers;
 use crate::error::{Subject, UfsError, UfsErrorKind};
 use crate::limits::{
     ATTEMPT_TIMEOUT, MAX_LIST_ENTRIES, PARALLEL_OPERATIONS, READ_ATTEMPT_TIMEOUT, with_retries,
@@ -260,7 +259,7 @@ impl LocalStore {
             read_range(&file, range.start.min(end)..end).map_err(|e| io_error(subject, &e))?;
         // A writer may have come while we read: then the bytes may be of two versions.
         self.check_open_file(subject, uri, &file, version)?;
-        Ok(bytes.into())
+        Ok(bytes)
     }
 
     /// The length of the open file; an error when it is a directory or of another version.
@@ -308,22 +307,12 @@ impl Ancestor {
     }
 }
 
-/// The bytes of an open file in a range, or those up to the file's end. They are read into memory that
-/// is not cleared first, which for a page would take half as long as to read it.
-pub fn read_range(file: &File, range: Range<u64>) -> io::Result<Vec<u8>> {
+/// The bytes of an open file in a range, or those up to the file's end.
+pub fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let wanted = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(wanted);
-    while bytes.len() < wanted {
-        let at = range.start + bytes.len() as u64;
-        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
-            Ok(0) => break,
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    // The allocator may have given room for more.
-    bytes.truncate(wanted);
-    Ok(bytes)
+    let mut buffer = Buffers::default().take(wanted);
+    buffer.read_from(file, range.start)?;
+    Ok(buffer.freeze())
 }
 
 fn io_error(subject: &Subject, error: &io::Error) -> UfsError {

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use alluxio_ufs::{Buffers, PageBuffer};
+use alluxio_ufs::Buffers;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -132,14 +132,14 @@ impl Shelf {
             Some(opened) => Ok(opened),
             None => File::open(self.data_path(key)),
         };
-        let buffer = self.buffers.take(slot.length);
+        let mut page = self.buffers.take(slot.length);
         let read =
-            opened.and_then(|opened| read_at(file.opened.insert(opened), buffer, slot.offset));
+            opened.and_then(|opened| page.read_from(file.opened.insert(opened), slot.offset));
         let found = match read {
-            Ok(page) if page.left() == 0 && sum_of(page.bytes()) == slot.sum => {
+            Ok(()) if page.left() == 0 && sum_of(page.bytes()) == slot.sum => {
                 return Look::Page(page.freeze());
             }
-            Ok(_) => Look::Corrupt,
+            Ok(()) => Look::Corrupt,
             // Evicted between the look into the index and the open, or removed by hand.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Look::Absent,
             Err(error) => Look::Failed(error),
@@ -161,20 +161,6 @@ impl DataFile {
     pub(super) fn of(key: FileKey) -> Self {
         Self { key, opened: None }
     }
-}
-
-/// Reads as many bytes as there are, up to those that the buffer wants.
-fn read_at(file: &File, mut buffer: PageBuffer, offset: u64) -> io::Result<PageBuffer> {
-    while buffer.left() > 0 {
-        let at = offset + buffer.bytes().len() as u64;
-        let rest = rustix::buffer::spare_capacity(buffer.rest_as_vec());
-        match rustix::io::pread(file, rest, at) {
-            Ok(0) => break,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(buffer)
 }
 
 impl Store {

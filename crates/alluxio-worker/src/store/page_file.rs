@@ -81,14 +81,14 @@ pub(super) fn read(path: &Path, page_bytes: u64, range: Range<u64>) -> io::Resul
     }
     let skip = to_usize(range.start - start)?;
     let length = to_usize(range.end - range.start)?;
-    Ok(Outcome::Bytes(Bytes::from(data).slice(skip..skip + length)))
+    Ok(Outcome::Bytes(data.slice(skip..skip + length)))
 }
 
 fn file_bytes(page_bytes: u64) -> u64 {
     page_bytes + page_bytes.div_ceil(BLOCK_BYTES) * CHECKSUM_BYTES
 }
 
-fn read_exactly(file: &File, range: Range<u64>) -> io::Result<Vec<u8>> {
+fn read_exactly(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let wanted = to_usize(range.end - range.start)?;
     let bytes = alluxio_ufs::read_range(file, range)?;
     if bytes.len() < wanted {
