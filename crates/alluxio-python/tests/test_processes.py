@@ -16,8 +16,8 @@ from conftest import wait_for
 from alluxio_dataset import AlluxioFileSystem
 
 
-def in_a_new_process(cluster, code: str) -> None:
-    """Runs code in an interpreter of its own; ``ARGUMENTS`` are the cluster's."""
+def in_a_new_process(cluster, code: str) -> str:
+    """What code prints in an interpreter of its own; ``ARGUMENTS`` are the cluster's."""
     head = "import json, sys\nfrom alluxio_dataset import AlluxioFileSystem\nARGUMENTS = json.load(sys.stdin)\n"
     done = subprocess.run(
         [sys.executable, "-c", head + code],
@@ -27,6 +27,7 @@ def in_a_new_process(cluster, code: str) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture
@@ -200,3 +201,17 @@ sys.exit(5)
 """
     in_a_new_process(cluster, code)
     silent.close()
+
+
+def test_arrow_gives_back_before_the_interpreter_ends(cluster):
+    """A thread that needs the interpreter a moment after main has ended, as those of PyArrow do."""
+    told = in_a_new_process(
+        cluster,
+        """
+import atexit, threading, pyarrow
+ended = threading.Event()
+threading.Thread(target=lambda: (ended.wait(), print("gave back", flush=True)), daemon=True).start()
+atexit.register(ended.set)
+""",
+    )
+    assert told == "gave back\n"

@@ -18,6 +18,7 @@ the next one where it is down; and from the store where none can serve.
 
 import fsspec as _fsspec
 
+from . import exit as _exit
 from ._native import __version__
 from .client import AlluxioClient, LoadProgress, LoadState
 from .file import AlluxioFile, AlluxioWriter
