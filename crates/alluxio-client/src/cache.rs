@@ -371,7 +371,9 @@ impl PageCache {
 
     /// Notes that a page was read to its end that somebody else keeps.
     pub(crate) fn spent(&self, key: &PageKey) {
-        self.store.spent(key);
+        if !self.source.is_owed(&key.file, key.index) {
+            self.store.spent(key);
+        }
     }
 
     /// A page, if it is in memory.

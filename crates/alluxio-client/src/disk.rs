@@ -216,6 +216,11 @@ impl DiskCache {
         self.inner.shelf.index.lock().has(&FileKey::of(file), index)
     }
 
+    /// Whether a page is to be taken from memory once the writer has time.
+    pub(crate) fn owes(&self, file: &Arc<OpenedFile>, index: u64) -> bool {
+        self.inner.shelf.owed.has(file, index)
+    }
+
     /// Gives back the room of a version that is of no use any more, unless another process has it to
     /// give, or the writer has more to do than it can.
     pub(crate) fn forget(&self, file: &OpenedFile) {

@@ -103,6 +103,12 @@ pub trait PageSource: Send + Sync {
         0
     }
 
+    /// Whether a page is wanted on this node's disk, which has had no room for it yet, and is to be
+    /// taken from memory.
+    fn is_owed(&self, _file: &Arc<OpenedFile>, _index: u64) -> bool {
+        false
+    }
+
     /// What reads these pages, if all of them lie on this node's disk. From one thread to the next
     /// they would take longer than from there.
     fn local_run(&self, _file: &OpenedFile, _indices: Range<u64>) -> Option<LocalRun> {

@@ -123,11 +123,13 @@ impl VersionedPages {
     /// hands, and the next worker takes over.
     async fn closed(&self, worker: &WorkerEndpoint) -> PageAnswer {
         let kind = self.kinds.learn(&self.workers, worker, self.timeout);
-        match kind.await {
+        let answer = match kind.await {
             Ok(WorkerKind::OpenSource) => PageAnswer::Miss,
             Ok(WorkerKind::Enterprise) => PageAnswer::Broken(PageAnswer::Closed.to_string()),
             Err(cause) => PageAnswer::Broken(cause),
-        }
+        };
+        self.workers.meant(worker, &answer);
+        answer
     }
 
     /// A part of a page, from a worker that checks the version itself; `None` where the whole page

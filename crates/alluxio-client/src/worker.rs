@@ -218,6 +218,11 @@ impl Workers {
         answer
     }
 
+    /// Notes what an answer turned out to mean.
+    pub(crate) fn meant(&self, worker: &WorkerEndpoint, answer: &PageAnswer) {
+        self.health.of(worker).note(worker, answer);
+    }
+
     /// Asks a worker for a part of a page. `None` where it cannot be had so: the worker's page size
     /// is not known, or its answer is not that part; the whole page is then to be asked for.
     ///

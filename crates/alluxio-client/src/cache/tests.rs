@@ -26,6 +26,8 @@ struct HeldSource {
     most_running: AtomicUsize,
     go: Semaphore,
     fails: bool,
+    /// A page that the disk is to have yet.
+    owed: u64,
 }
 
 #[async_trait]
@@ -44,6 +46,10 @@ impl PageSource for HeldSource {
             bytes,
             source: Source::Worker,
         })
+    }
+
+    fn is_owed(&self, _: &Arc<OpenedFile>, index: u64) -> bool {
+        index == self.owed
     }
 }
 
@@ -65,6 +71,7 @@ impl Fixture {
             most_running: AtomicUsize::new(0),
             go: Semaphore::new(0),
             fails,
+            owed: 3,
         });
         let uri = UfsUri::parse("file:///a").unwrap();
         let file = Arc::new(OpenedFile {
@@ -113,6 +120,21 @@ impl Fixture {
             .await
             .expect("the source was not asked as expected");
     }
+}
+
+#[tokio::test]
+async fn a_page_that_the_disk_is_to_have_yet_is_not_spent() {
+    // Of pages that are spent a thirty-second stays, which is one of these.
+    let fixture = Fixture::new(50 * PAGE, 100 * PAGE);
+    fixture.source.go.add_permits(6);
+    for index in 0..6 {
+        let page = fixture.fill(index).await.unwrap();
+        let _read = page.hand_out(PAGE);
+        fixture.cache.spent(&fixture.key(index));
+    }
+    let is_here = |index: &u64| fixture.cache.kept(&fixture.file, *index).is_some();
+    let here: Vec<u64> = (0..6).filter(is_here).collect();
+    assert_eq!(here, [fixture.source.owed, 5]);
 }
 
 #[tokio::test]

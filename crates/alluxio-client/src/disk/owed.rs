@@ -5,12 +5,13 @@
 //! keep its holes. So they are noted, and once the writer has nothing else to do it takes them from
 //! memory.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::cache::PageKey;
 use crate::source::OpenedFile;
 
 /// Pages that are noted; the oldest, which memory is the most likely to have lost, makes room. As many
@@ -23,8 +24,23 @@ pub(crate) type Recall = Box<dyn Fn(&Arc<OpenedFile>, u64) -> Option<Bytes> + Se
 /// The notes.
 #[derive(Default)]
 pub(super) struct Owed {
-    pages: Mutex<VecDeque<(Arc<OpenedFile>, u64)>>,
+    pages: Mutex<Pages>,
     recall: OnceLock<Recall>,
+}
+
+/// The pages, each once.
+#[derive(Default)]
+struct Pages {
+    in_order: VecDeque<PageKey>,
+    noted: HashSet<PageKey>,
+}
+
+impl Pages {
+    fn pop(&mut self) -> Option<PageKey> {
+        let oldest = self.in_order.pop_front()?;
+        self.noted.remove(&oldest);
+        Some(oldest)
+    }
 }
 
 impl Owed {
@@ -35,21 +51,68 @@ impl Owed {
     }
 
     pub(super) fn add(&self, file: &Arc<OpenedFile>, index: u64) {
+        let key = key(file, index);
         let mut pages = self.pages.lock();
-        if pages.len() >= MOST {
-            pages.pop_front();
+        if !pages.noted.insert(key.clone()) {
+            return;
         }
-        pages.push_back((Arc::clone(file), index));
+        pages.in_order.push_back(key);
+        if pages.in_order.len() > MOST {
+            pages.pop();
+        }
+    }
+
+    /// Whether a page is noted: memory should not let it go before its time.
+    pub(super) fn has(&self, file: &Arc<OpenedFile>, index: u64) -> bool {
+        self.pages.lock().noted.contains(&key(file, index))
     }
 
     /// The next page that memory still has.
     pub(super) fn next(&self) -> Option<(Arc<OpenedFile>, u64, Bytes)> {
         let recall = self.recall.get()?;
         loop {
-            let (file, index) = self.pages.lock().pop_front()?;
+            let PageKey { file, index } = self.pages.lock().pop()?;
             if let Some(page) = recall(&file, index) {
                 return Some((file, index, page));
             }
         }
+    }
+}
+
+fn key(file: &Arc<OpenedFile>, index: u64) -> PageKey {
+    let file = Arc::clone(file);
+    PageKey { file, index }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use alluxio_wire::{FileVersion, PageSize, UfsUri};
+
+    use super::*;
+
+    #[test]
+    fn each_page_is_noted_once_and_the_oldest_makes_room() {
+        let uri = UfsUri::parse("s3://bucket/a").unwrap();
+        let file = Arc::new(OpenedFile {
+            id: uri.file_id(),
+            uri,
+            version: FileVersion::from_text("etag:1"),
+            length: 1 << 40,
+            modified_ms: 0,
+            page_size: PageSize::DEFAULT,
+        });
+        let owed = Owed::default();
+        assert!(owed.next().is_none());
+        owed.recall_by(Box::new(|_, index| (index != 3).then(Bytes::new)));
+        for index in [1, 1].into_iter().chain(2..=MOST as u64 + 1) {
+            owed.add(&file, index);
+        }
+        assert!(!owed.has(&file, 1) && owed.has(&file, 2));
+        let next = || owed.next().map(|(_, index, _)| index);
+        // The third one is no longer in memory.
+        assert_eq!([next(), next()], [Some(2), Some(4)]);
+        assert!(!owed.has(&file, 2) && !owed.has(&file, 3));
+        assert_eq!(std::iter::from_fn(next).count(), MOST - 3);
     }
 }

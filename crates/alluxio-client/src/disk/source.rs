@@ -81,6 +81,10 @@ impl PageSource for DiskThenRemote {
         }
     }
 
+    fn is_owed(&self, file: &Arc<OpenedFile>, index: u64) -> bool {
+        self.disk.owes(file, index)
+    }
+
     fn local_run(&self, file: &OpenedFile, indices: Range<u64>) -> Option<LocalRun> {
         let [(true, _)] = self.disk.parts(file, indices)[..] else {
             return None;

@@ -295,13 +295,16 @@ fn sign_of(answer: &PageAnswer) -> Sign {
     match answer {
         PageAnswer::Page(_)
         | PageAnswer::Miss
-        | PageAnswer::Closed
         | PageAnswer::Stale
         | PageAnswer::WrongLength { .. }
         | PageAnswer::Refused(_) => Sign::Alive,
         PageAnswer::TimedOut | PageAnswer::Overloaded | PageAnswer::Broken(_) => Sign::Failing,
         PageAnswer::Unreachable(_) => Sign::Dead,
-        PageAnswer::Unaddressable | PageAnswer::NoWorkers | PageAnswer::Resting => Sign::None,
+        // What a close without a byte means depends on what the worker is; see `versions.rs`.
+        PageAnswer::Closed
+        | PageAnswer::Unaddressable
+        | PageAnswer::NoWorkers
+        | PageAnswer::Resting => Sign::None,
     }
 }
 
@@ -411,8 +414,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_close_is_the_sign_of_a_living_worker() {
-        assert_eq!(sign_of(&PageAnswer::Closed), Sign::Alive);
+    fn an_empty_close_is_a_sign_only_once_it_is_known_what_it_means() {
+        assert_eq!(sign_of(&PageAnswer::Closed), Sign::None);
+        assert_eq!(sign_of(&PageAnswer::Miss), Sign::Alive);
+        assert_eq!(sign_of(&PageAnswer::Broken(String::new())), Sign::Failing);
     }
 
     #[test]
