@@ -257,6 +257,16 @@ impl Client {
         self.inner.disk.as_ref()?.whole(reader.opened()).await
     }
 
+    /// The same for a file that is not open, as long as nobody need be asked for its status and nothing
+    /// compared; with that status.
+    pub fn whole_file_at_hand(&self, path: &str) -> Option<(Arc<FileStatus>, WholeFile)> {
+        let disk = self.inner.disk.as_ref()?;
+        let uri = self.inner.root.join(path).ok()?;
+        let status = self.inner.metadata.known(&uri)?;
+        let whole = disk.whole_at_hand(&self.inner.opened(uri, &status))?;
+        Some((status, whole))
+    }
+
     /// Waits for files that [`Client::whole_file`] handed out and that are no longer to be read
     /// there: they were evicted, or are being fetched anew. Their disk space is free when nobody
     /// holds them any more. For one caller at a time.

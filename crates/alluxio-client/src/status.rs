@@ -66,17 +66,17 @@ impl Metadata {
     /// The status of a file or directory.
     pub(crate) async fn status(&self, uri: &UfsUri) -> Result<Arc<FileStatus>> {
         let inner = &*self.inner;
-        if let Some(manifest) = &inner.manifest
-            && let Some(answer) = manifest.status(uri)
-        {
-            return answer.map(Arc::new);
-        }
-        if let Some(answer) = inner.kept.status(uri) {
+        if let Some(answer) = inner.known(uri) {
             return answer;
         }
         let asking = inner.ask(uri);
         let fetch: Fetch<_> = Box::pin(async move { asking.await.map(Arc::new) });
         Kept::fetch_status(&inner.kept, &inner.runtime, uri, fetch).await
+    }
+
+    /// The status of a file or directory, where nobody need be asked.
+    pub(crate) fn known(&self, uri: &UfsUri) -> Option<Arc<FileStatus>> {
+        self.inner.known(uri)?.ok()
     }
 
     /// What lies directly in a directory, sorted by name.
@@ -166,6 +166,14 @@ impl Metadata {
 }
 
 impl Inner {
+    fn known(&self, uri: &UfsUri) -> Option<Result<Arc<FileStatus>>> {
+        let of_manifest = self.manifest.as_ref().and_then(|m| m.status(uri));
+        match of_manifest {
+            Some(answer) => Some(answer.map(Arc::new)),
+            None => self.kept.status(uri),
+        }
+    }
+
     /// Asks the source for a status, within the deadline.
     fn ask(&self, uri: &UfsUri) -> impl Future<Output = Result<FileStatus>> + Send + 'static {
         let (source, uri, deadline) = (Arc::clone(&self.source), uri.clone(), self.deadline);

@@ -29,7 +29,8 @@ use crate::{opens, protocol, sys};
 /// The inode number under which a daemon tries whether files can be registered at all.
 pub(crate) const TRIAL_INODE: u64 = 0;
 
-/// A message is some tens of bytes of JSON and a name of at most 255 bytes, escaped.
+/// A message is some tens of bytes of JSON, and a name of at most 255 bytes, escaped, or as many numbers
+/// of inodes as there are descriptors.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 2048;
 
 /// Names that wait to be forgotten. One that finds no room is believed until its time is over, as
@@ -54,6 +55,12 @@ pub(crate) enum Ask {
     Open {
         /// The inode.
         inode: u64,
+    },
+    /// Register the files that come with the message, in this order. What became of each is in the
+    /// table of open files.
+    OpenAll {
+        /// The inodes.
+        inodes: Vec<u64>,
     },
     /// Take an inode's backing file away; openings that use it go on.
     Close {
@@ -82,6 +89,8 @@ pub(crate) enum Answer {
         /// The kernel's number for it.
         id: u32,
     },
+    /// All were tried.
+    Tried,
     /// The inode has no backing file.
     Closed,
     /// The kernel, or the broker, does not take it.
@@ -177,6 +186,12 @@ impl BackingFiles {
             let Numbered { number, message } = serde_json::from_slice(&buffer[..length])?;
             let answer = match message {
                 Ask::Open { inode } => self.answer_open(inode, fds.into_iter().next()),
+                Ask::OpenAll { inodes } => {
+                    for (inode, file) in inodes.into_iter().zip(fds) {
+                        let _in_the_table = self.open(inode, &file.into());
+                    }
+                    Ok(Answer::Tried)
+                }
                 Ask::Close { inode } => self.close(inode).map(|()| Answer::Closed),
                 Ask::Forget(entry) => {
                     let _no_room = self.forgetting.try_send(entry);

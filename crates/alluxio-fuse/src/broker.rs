@@ -69,6 +69,17 @@ impl Broker {
         self.open_within(ANSWER_LIMIT, inode, file)
     }
 
+    /// Registers several files with one question; the table of open files has what became of each.
+    /// Blocks shortly.
+    pub(crate) fn open_all(&self, files: &[(u64, &File)]) -> Result<(), BrokerError> {
+        let inodes = files.iter().map(|(inode, _)| *inode).collect();
+        let fds: Vec<_> = files.iter().map(|(_, file)| file.as_fd()).collect();
+        match self.ask(ANSWER_LIMIT, Ask::OpenAll { inodes }, &fds)? {
+            Answer::Tried => Ok(()),
+            other => Err(BrokerError::unexpected(&other)),
+        }
+    }
+
     /// Takes an inode's backing file away. Blocks shortly.
     pub(crate) fn close(&self, inode: u64) -> Result<(), BrokerError> {
         match self.ask(ANSWER_LIMIT, Ask::Close { inode }, &[])? {

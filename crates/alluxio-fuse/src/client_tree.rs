@@ -69,6 +69,10 @@ impl Tree for ClientTree {
         self.client.whole_file(file).await
     }
 
+    fn whole_at_hand(&self, path: &str) -> Option<(Arc<FileStatus>, WholeFile)> {
+        self.client.whole_file_at_hand(path)
+    }
+
     async fn departed(&self) -> Vec<CacheKey> {
         self.client.departed_files().await
     }

@@ -19,6 +19,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alluxio_client::WholeFile;
 use alluxio_wire::{FileKind, FileStatus};
 use bytes::Bytes;
 
@@ -27,7 +28,7 @@ use crate::handles::{Handles, is_of_version};
 use crate::inodes::{Fingerprint, Inodes};
 use crate::metrics::WriteMetrics;
 use crate::options::MountOptions;
-use crate::passthrough::{Way, Ways};
+use crate::passthrough::{MOST_AHEAD, Way, Ways};
 use crate::protocol::{
     self, Attributes, DirectoryPacker, EntryKind, NAME_MAX_BYTES, OpenFlags, Operation, Range,
     Request,
@@ -297,13 +298,37 @@ impl<T: Tree> FileSystem<T> {
         } else {
             None
         };
-        let way = self.ways.open(inode, is_counted, whole);
+        let way = self.choose_way(inode, is_counted, whole);
         let file = match way {
             Way::Daemon => Opened::Read(file),
             // What the kernel reads has no part in read-ahead.
             Way::Backed(_) => Opened::Backed(Arc::new(file.status().clone())),
         };
         Ok(self.opened(inode, file, way))
+    }
+
+    fn choose_way(&self, inode: u64, is_counted: bool, whole: Option<WholeFile>) -> Way {
+        let directory = self.inodes.parent(inode);
+        let turn = whole.as_ref().and_then(|_| self.ways.look_ahead(directory));
+        let ahead = match turn {
+            Some(_) => self.neighbours(directory, inode),
+            None => Vec::new(),
+        };
+        self.ways.open(inode, is_counted, whole, &ahead)
+    }
+
+    /// Files of a directory that were listed after another, as far as they are whole and nobody has
+    /// them open.
+    fn neighbours(&self, directory: u64, inode: u64) -> Vec<(u64, WholeFile)> {
+        let of_directory = |next: &u64| self.inodes.parent(*next) == directory;
+        (inode + 1..=inode + MOST_AHEAD as u64)
+            .take_while(of_directory)
+            .filter(|next| self.ways.is_free(*next) && self.staged(*next).is_none())
+            .filter_map(|next| {
+                let (status, whole) = self.tree.whole_at_hand(&self.inodes.path(next)?)?;
+                self.is_of_version(next, &status).then_some((next, whole))
+            })
+            .collect()
     }
 
     /// Opens a file that is registered already; none where it no longer is.

@@ -11,6 +11,10 @@
 //! first shared mapping of such a file makes a passthrough open fail, the other way round the
 //! mapping fails, and the daemon sees neither.
 //!
+//! Registering is the supervisor's, and asking it takes several times as long as an opening does without.
+//! So the second file that is opened of a directory brings its neighbours with it, and an epoch over many
+//! small files asks once for some tens of them.
+//!
 //! Registered files are kept from one opening to the next, the least recently opened leaving first.
 //! A registered file holds its blocks on the disk even when the cache has removed it, so what departs
 //! from the cache is given back here: at once, or with the last close.
@@ -25,11 +29,13 @@ use std::io;
 
 use alluxio_client::{CacheKey, WholeFile};
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::backing::{self, Entry as Name, TRIAL_INODE};
 use crate::broker::{Broker, BrokerError};
 use crate::metrics::OpenMetrics;
 use crate::opens::{Entry, Opens};
+use crate::sys;
 
 /// Registered files that nobody has open. Each holds an inode and an open file in the kernel, about
 /// 2 KiB; an epoch over as many small files finds all of them again.
@@ -37,6 +43,14 @@ const MAX_KEPT: usize = 16_384;
 
 /// Inodes share this many locks: few openings meet in one.
 const LOCKS: usize = 64;
+
+/// Files that an opening may have registered beside its own. Asking takes four times as long as what is
+/// asked for; so many have a lock each, and fit one message.
+pub(crate) const MOST_AHEAD: usize = 63;
+const _: () = assert!(MOST_AHEAD < LOCKS && MOST_AHEAD < sys::MAX_FDS_PER_MESSAGE);
+
+/// Directories that are known to be in use.
+const MAX_DIRECTORIES: usize = 4096;
 
 /// Files that an opening may take off the registered ones: more than it adds, and a short time.
 const MOST_TRIMMED: usize = 4;
@@ -59,6 +73,8 @@ pub(crate) struct Ways {
     is_on: bool,
     locks: [Mutex<()>; LOCKS],
     kept: Mutex<Kept>,
+    /// Whoever looks for files to be registered beside its own: others would find the same ones.
+    looking_ahead: Semaphore,
     metrics: OpenMetrics,
 }
 
@@ -71,6 +87,8 @@ struct Kept {
     uses: u64,
     /// Inodes whose file leaves with their last opening, or when the supervisor is there again.
     leaving: HashSet<u64>,
+    /// Directories of which a file was registered.
+    directories: HashSet<u64>,
     /// Inodes whose file may leave at any moment: the supervisor was asked, and has not answered.
     doubtful: HashSet<u64>,
 }
@@ -95,6 +113,7 @@ impl Ways {
             is_on,
             locks: std::array::from_fn(|_| Mutex::default()),
             kept: Mutex::default(),
+            looking_ahead: Semaphore::new(1),
             metrics,
         };
         // Nobody tells when these depart from the cache, so they leave as soon as they can.
@@ -123,6 +142,20 @@ impl Ways {
         })
     }
 
+    /// Whether an opening of a file in this directory, which is about to be registered, should bring
+    /// others with it. So it is from the directory's second file on, while there is room: none leaves
+    /// for the sake of one that nobody may open.
+    pub(crate) fn look_ahead(&self, directory: u64) -> Option<SemaphorePermit<'_>> {
+        let turn = self.looking_ahead.try_acquire().ok()?;
+        let mut kept = self.kept.lock();
+        if kept.directories.len() >= MAX_DIRECTORIES {
+            kept.directories.clear();
+        }
+        let is_in_use = !kept.directories.insert(directory);
+        let has_room = kept.files.len() + MOST_AHEAD < MAX_KEPT;
+        (is_in_use && has_room).then_some(turn)
+    }
+
     /// Counts an opening of an inode that has a registered file; none where it has not.
     pub(crate) fn open_backed(&self, inode: u64, is_counted: bool) -> Option<Way> {
         let entry = self.opens.entry(inode)?;
@@ -135,7 +168,14 @@ impl Ways {
     }
 
     /// Counts an opening, and chooses its way. `is_counted` where a predecessor counted it already.
-    pub(crate) fn open(&self, inode: u64, is_counted: bool, whole: Option<WholeFile>) -> Way {
+    /// Where the file is registered, the ones `ahead` are with it.
+    pub(crate) fn open(
+        &self,
+        inode: u64,
+        is_counted: bool,
+        whole: Option<WholeFile>,
+        ahead: &[(u64, WholeFile)],
+    ) -> Way {
         let Some(entry) = self.opens.entry(inode) else {
             self.metrics.opened(Way::Daemon);
             return Way::Daemon;
@@ -146,7 +186,8 @@ impl Ways {
             let way = match (self.backing_id(&entry, inode), whole) {
                 _ if is_open && !entry.is_passed() => Way::Daemon,
                 (Some(id), _) => Way::Backed(id),
-                (None, Some(whole)) if !is_open => self.register(inode, &whole),
+                (None, Some(whole)) if !is_open && ahead.is_empty() => self.register(inode, &whole),
+                (None, Some(whole)) if !is_open => self.register_all(inode, &whole, ahead),
                 (None, _) => Way::Daemon,
             };
             self.counted(&entry, inode, is_counted, way)
@@ -211,20 +252,55 @@ impl Ways {
     fn register(&self, inode: u64, whole: &WholeFile) -> Way {
         match self.broker.open(inode, &whole.file) {
             Ok(id) => {
-                let mut kept = self.kept.lock();
-                kept.doubtful.remove(&inode);
-                kept.add(inode, whole.key);
-                self.metrics.registered(kept.files.len());
+                self.registered(inode, whole);
                 Way::Backed(id)
             }
             Err(error) => {
                 tracing::debug!(inode, %error, "a cached file cannot be registered");
-                if matches!(error, BrokerError::Unanswered(_)) {
-                    // It may be registered yet.
-                    self.kept.lock().leaving.insert(inode);
-                }
+                self.not_registered(&error, [inode]);
                 Way::Daemon
             }
+        }
+    }
+
+    /// Registers an inode's file, whose lock is held, and with it those that nobody is busy with.
+    fn register_all(&self, inode: u64, whole: &WholeFile, ahead: &[(u64, WholeFile)]) -> Way {
+        // Whoever has one of these locks may wait for another of them, so they are not waited for.
+        let free = ahead.iter().filter_map(|(inode, whole)| {
+            let lock = self.lock(*inode).try_lock()?;
+            self.is_free(*inode).then_some((lock, *inode, whole))
+        });
+        let (mut locks, mut files) = (Vec::new(), vec![(inode, whole)]);
+        for (lock, inode, whole) in free {
+            locks.push(lock);
+            files.push((inode, whole));
+        }
+        let asked: Vec<_> = files.iter().map(|(i, whole)| (*i, &whole.file)).collect();
+        if let Err(error) = self.broker.open_all(&asked) {
+            tracing::debug!(inode, %error, "cached files cannot be registered");
+            self.not_registered(&error, asked.iter().map(|(inode, _)| *inode));
+            return Way::Daemon;
+        }
+        let id = |inode| self.opens.entry(inode).and_then(|entry| entry.backing_id());
+        for (inode, whole) in &files {
+            if id(*inode).is_some() {
+                self.registered(*inode, whole);
+            }
+        }
+        id(inode).map_or(Way::Daemon, Way::Backed)
+    }
+
+    fn registered(&self, inode: u64, whole: &WholeFile) {
+        let mut kept = self.kept.lock();
+        kept.doubtful.remove(&inode);
+        kept.add(inode, whole.key);
+        self.metrics.registered(kept.files.len());
+    }
+
+    fn not_registered(&self, error: &BrokerError, inodes: impl IntoIterator<Item = u64>) {
+        if matches!(error, BrokerError::Unanswered(_)) {
+            // They may be registered yet.
+            self.kept.lock().leaving.extend(inodes);
         }
     }
 
@@ -348,7 +424,7 @@ impl Ways {
         #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
         use std::os::fd::AsFd;
         let memory = crate::opens::create().unwrap();
-        let (ours, _) = crate::sys::seqpacket_pair().unwrap();
+        let (ours, _) = sys::seqpacket_pair().unwrap();
         let opens = Opens::open(memory.as_fd()).unwrap();
         let metrics = crate::metrics::Metrics::new(0).unwrap().opens();
         Self::new(opens, Broker::new(ours, 0), false, metrics)

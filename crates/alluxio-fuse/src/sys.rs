@@ -17,8 +17,9 @@ use std::path::Path;
 use std::ptr::null_mut;
 use std::time::{Duration, Instant};
 
-/// Descriptors one message can carry: a hand-over has eight, and nine on its way back.
-const MAX_FDS_PER_MESSAGE: usize = 12;
+/// Descriptors one message can carry: a broker is given so many files at one time, and the kernel
+/// takes 253.
+pub(crate) const MAX_FDS_PER_MESSAGE: usize = 64;
 
 /// Turns a C result into the kernel's error.
 pub(crate) fn check(result: c_int) -> io::Result<c_int> {
@@ -110,7 +111,7 @@ pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Room for the control data of one message, aligned as `cmsghdr` wants it.
-type ControlBuffer = [u64; 16];
+type ControlBuffer = [u64; 40];
 
 /// A descriptor's number in control data, which need not be aligned.
 type FdBytes = [u8; size_of::<RawFd>()];
@@ -144,13 +145,13 @@ fn send_with(
     }
     let fd_bytes = size_of::<RawFd>() * fds.len();
     let fd_bytes = c_uint::try_from(fd_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut control: ControlBuffer = [0; 16];
+    let mut control: ControlBuffer = [0; 40];
     let mut part = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
     };
     // SAFETY: the header points at `part` and `control`, which outlive the call; `control` is
-    // larger than CMSG_SPACE of the at most eight descriptors; sendmsg only reads.
+    // larger than CMSG_SPACE of the most descriptors; sendmsg only reads.
     let sent = unsafe {
         let mut message: libc::msghdr = zeroed();
         message.msg_iov = &raw mut part;
@@ -204,7 +205,7 @@ pub(crate) fn receive_message_of(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<Received> {
-    let mut control: ControlBuffer = [0; 16];
+    let mut control: ControlBuffer = [0; 40];
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),

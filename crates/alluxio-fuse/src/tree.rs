@@ -76,6 +76,11 @@ pub trait Tree: Send + Sync + 'static {
         ready(None)
     }
 
+    /// The same of a file that is not open, where it takes no waiting; with what is known of the file.
+    fn whole_at_hand(&self, _path: &str) -> Option<(Arc<FileStatus>, WholeFile)> {
+        None
+    }
+
     /// Waits for files that [`Tree::whole`] gave and that are to be given back.
     fn departed(&self) -> impl Future<Output = Vec<CacheKey>> + Send {
         pending()

@@ -67,7 +67,7 @@ impl DiskCache {
     /// The file, if all of it is here. A file that is not compared yet and too large to wait for is
     /// compared in the background, for the next time.
     pub(crate) async fn whole(&self, file: &OpenedFile) -> Option<WholeFile> {
-        if file.length == 0 || !file.version.tells_changes() {
+        if !can_be_whole(file) {
             return None;
         }
         let key = FileKey::of(file);
@@ -86,6 +86,15 @@ impl DiskCache {
             inner.shelf.lend(&key)
         });
         match proving.await.ok()? {
+            Loan::File(file) => Some(lent(file, key)),
+            Loan::Unproven { .. } | Loan::Absent => None,
+        }
+    }
+
+    /// The file, if all of it is here and compared.
+    pub(crate) fn whole_at_hand(&self, file: &OpenedFile) -> Option<WholeFile> {
+        let key = FileKey::of(file);
+        match can_be_whole(file).then(|| self.inner.shelf.lend(&key))? {
             Loan::File(file) => Some(lent(file, key)),
             Loan::Unproven { .. } | Loan::Absent => None,
         }
@@ -292,6 +301,10 @@ fn sum_in(file: &File, slot: Slot, piece: &mut [u8]) -> io::Result<Option<u64>> 
         done += wanted;
     }
     Ok(Some(sum.digest()))
+}
+
+fn can_be_whole(file: &OpenedFile) -> bool {
+    file.length > 0 && file.version.tells_changes()
 }
 
 fn lent(file: File, key: FileKey) -> WholeFile {

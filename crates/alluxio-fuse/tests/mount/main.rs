@@ -38,7 +38,7 @@ use alluxio_fuse::daemon::{Daemon, DaemonError};
 use local_tree::LocalTree;
 
 /// The checks, in the order they run: from a single read to the loss of daemons.
-const CHECKS: [(&str, fn()); 47] = [
+const CHECKS: [(&str, fn()); 48] = [
     (
         "bytes_equal_by_read_and_by_mmap",
         checks::bytes_equal_by_read_and_by_mmap,
@@ -204,6 +204,10 @@ const CHECKS: [(&str, fn()); 47] = [
     (
         "a_new_mount_passes_through_what_an_earlier_one_cached",
         passing::a_new_mount_passes_through_what_an_earlier_one_cached,
+    ),
+    (
+        "the_second_file_of_a_directory_has_its_neighbours_registered",
+        passing::the_second_file_of_a_directory_has_its_neighbours_registered,
     ),
     (
         "a_damaged_cache_file_is_never_passed_through",

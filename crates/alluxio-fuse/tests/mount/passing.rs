@@ -248,6 +248,38 @@ pub(crate) fn a_new_mount_passes_through_what_an_earlier_one_cached() {
     cached.ends();
 }
 
+pub(crate) fn the_second_file_of_a_directory_has_its_neighbours_registered() {
+    let cached = Cached::new(Sample::with_files());
+    if !is_possible(&cached) {
+        return cached.ends();
+    }
+    let entries = fs::read_dir(cached.sample.tree().join("small/3")).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| format!("small/3/{}", entry.unwrap().file_name().display()))
+        .collect();
+    names.sort();
+    for name in &names {
+        cached.read_until_passed(name);
+    }
+    cached.ends();
+
+    let cached = Cached::new(cached.sample);
+    assert_eq!(
+        fs::read_dir(cached.path("small/3")).unwrap().count(),
+        names.len()
+    );
+    let registered = |cached: &Cached| cached.figure("alluxio_fuse_backing_files");
+    cached.reads_right(&names[0]);
+    assert_eq!(registered(&cached), 1, "one file may be all that is read");
+    cached.reads_right(&names[1]);
+    assert_eq!(registered(&cached), names.len() as u64);
+    for name in &names {
+        cached.reads_right(name);
+    }
+    assert_eq!(cached.passed(), names.len() as u64 + 2);
+    cached.ends();
+}
+
 pub(crate) fn a_damaged_cache_file_is_never_passed_through() {
     let cached = Cached::new(Sample::with_files());
     cached.read_until_cached("odd.bin");
