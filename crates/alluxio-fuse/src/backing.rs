@@ -184,16 +184,18 @@ impl BackingFiles {
                 received => received?,
             };
             let Numbered { number, message } = serde_json::from_slice(&buffer[..length])?;
-            let answer = match message {
-                Ask::Open { inode } => self.answer_open(inode, fds.into_iter().next()),
-                Ask::OpenAll { inodes } => {
+            let answer = match serde_json::from_value(message) {
+                // Of a daemon that is newer than its supervisor; it must do without.
+                Err(_) => Err(io::Error::from_raw_os_error(libc::ENOSYS)),
+                Ok(Ask::Open { inode }) => self.answer_open(inode, fds.into_iter().next()),
+                Ok(Ask::OpenAll { inodes }) => {
                     for (inode, file) in inodes.into_iter().zip(fds) {
                         let _in_the_table = self.open(inode, &file.into());
                     }
                     Ok(Answer::Tried)
                 }
-                Ask::Close { inode } => self.close(inode).map(|()| Answer::Closed),
-                Ask::Forget(entry) => {
+                Ok(Ask::Close { inode }) => self.close(inode).map(|()| Answer::Closed),
+                Ok(Ask::Forget(entry)) => {
                     let _no_room = self.forgetting.try_send(entry);
                     continue;
                 }
@@ -317,6 +319,10 @@ mod tests {
             message: ask,
         };
         sys::send_message(channel.as_fd(), &serde_json::to_vec(&ask).unwrap(), &fds).unwrap();
+        heard(channel)
+    }
+
+    fn heard(channel: &OwnedFd) -> Answer {
         let mut buffer = [0; MAX_MESSAGE_BYTES];
         let (length, _) = sys::receive_message(channel.as_fd(), &mut buffer).unwrap();
         let answer: Numbered<Answer> = serde_json::from_slice(&buffer[..length]).unwrap();
@@ -337,6 +343,45 @@ mod tests {
         assert!(matches!(closed, Answer::Refused { .. }), "{closed:?}");
         assert_eq!(opens::backing_id(&table, 5).unwrap(), 0);
         assert_eq!(ask(&ours, Ask::Close { inode: 5 }, None), Answer::Closed);
+    }
+
+    #[test]
+    fn several_files_are_tried_and_the_table_tells_what_became_of_them() {
+        let (ours, _, table) = files(true);
+        opens::set_backing_id(&table, 5, 77).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let ask_all = Numbered {
+            number: 7,
+            message: Ask::OpenAll { inodes: vec![5, 6] },
+        };
+        let message = serde_json::to_vec(&ask_all).unwrap();
+        sys::send_message(ours.as_fd(), &message, &[file.as_fd(), file.as_fd()]).unwrap();
+        assert_eq!(heard(&ours), Answer::Tried);
+        // The kernel refuses the second one.
+        let ids = [5, 6].map(|inode| opens::backing_id(&table, inode).unwrap());
+        assert_eq!(ids, [77, 0]);
+    }
+
+    #[test]
+    fn the_most_files_fit_one_question() {
+        let inodes = vec![u64::MAX; sys::MAX_FDS_PER_MESSAGE];
+        let ask_all = Numbered {
+            number: u64::MAX,
+            message: Ask::OpenAll { inodes },
+        };
+        assert!(serde_json::to_vec(&ask_all).unwrap().len() <= MAX_MESSAGE_BYTES);
+    }
+
+    #[test]
+    fn a_question_of_a_later_version_is_refused_and_the_broker_goes_on() {
+        let (ours, _, _table) = files(true);
+        let later = br#"{"number":7,"message":{"paint":{"inode":5}}}"#;
+        sys::send_message(ours.as_fd(), later, &[]).unwrap();
+        let refused = Answer::Refused {
+            errno: libc::ENOSYS,
+        };
+        assert_eq!(heard(&ours), refused);
+        assert_eq!(ask(&ours, Ask::Close { inode: 6 }, None), Answer::Closed);
     }
 
     #[test]

@@ -276,10 +276,15 @@ impl Ways {
             files.push((inode, whole));
         }
         let asked: Vec<_> = files.iter().map(|(i, whole)| (*i, &whole.file)).collect();
-        if let Err(error) = self.broker.open_all(&asked) {
-            tracing::debug!(inode, %error, "cached files cannot be registered");
-            self.not_registered(&error, asked.iter().map(|(inode, _)| *inode));
-            return Way::Daemon;
+        match self.broker.open_all(&asked) {
+            Ok(()) => {}
+            // By a supervisor that registers one at a time.
+            Err(BrokerError::Refused(_)) => return self.register(inode, whole),
+            Err(error) => {
+                tracing::debug!(inode, %error, "cached files cannot be registered");
+                self.not_registered(&error, asked.iter().map(|(inode, _)| *inode));
+                return Way::Daemon;
+            }
         }
         let id = |inode| self.opens.entry(inode).and_then(|entry| entry.backing_id());
         for (inode, whole) in &files {

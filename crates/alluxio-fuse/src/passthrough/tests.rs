@@ -178,18 +178,20 @@ fn a_successor_goes_on_with_what_is_open() {
     assert!(!scene.is_registered(3));
 }
 
+/// By a daemon that ends: 2 is open, 3 is registered and closed.
+fn leave_one_open_and_one_closed(scene: &Scene) {
+    let first = scene.daemon();
+    for inode in [2, 3] {
+        let way = first.open(inode, false, Some(whole(inode)), &[]);
+        assert_eq!(way, backed(inode));
+    }
+    first.close(3);
+}
+
 #[test]
 fn a_file_that_may_be_about_to_leave_is_not_used() {
     let scene = Scene::new();
-    let first = scene.daemon();
-    for inode in [2, 3] {
-        assert_eq!(
-            first.open(inode, false, Some(whole(inode)), &[]),
-            backed(inode)
-        );
-    }
-    first.close(3);
-    drop(first);
+    leave_one_open_and_one_closed(&scene);
     // A supervisor that hears everything and is too busy to answer.
     let (ours, _theirs) = sys::seqpacket_pair().unwrap();
     let second = scene.daemon_by(ours, true);
@@ -205,15 +207,7 @@ fn a_file_that_may_be_about_to_leave_is_not_used() {
 #[test]
 fn where_nothing_can_be_registered_only_what_is_open_is_used() {
     let scene = Scene::new();
-    let first = scene.daemon();
-    for inode in [2, 3] {
-        assert_eq!(
-            first.open(inode, false, Some(whole(inode)), &[]),
-            backed(inode)
-        );
-    }
-    first.close(3);
-    drop(first);
+    leave_one_open_and_one_closed(&scene);
     let (ours, _theirs) = sys::seqpacket_pair().unwrap();
     let second = scene.daemon_by(ours, false);
     assert!(second.is_backed(2) && !second.is_backed(3));
