@@ -18,7 +18,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::process;
+use crate::{exit, process};
 
 /// How long a fork waits for the runtime's threads. They are busy for longer only where something
 /// blocks them, which nothing should; then the fork goes on as if it were without this care.
@@ -128,6 +128,7 @@ fn after_fork_in_parent() {
 
 #[pyfunction]
 fn after_fork_in_child() {
+    exit::forget_threads();
     // Nobody stands in this process' copy of the barrier, and its memory is let lie.
     if let Some(Forking { _gate, barrier }) = FORKING.take() {
         std::mem::forget(barrier);

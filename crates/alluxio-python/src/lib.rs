@@ -5,7 +5,8 @@
 //!
 //! 1. [`session`] keeps a client for each root (bucket, host) that is asked for.
 //! 2. [`process`] has the one runtime of a process, made anew after a fork, and waits for it without
-//!    the GIL, or calls back; [`fork`] is what happens around a fork.
+//!    the GIL, or calls back; [`fork`] is what happens around a fork, [`exit`] at
+//!    the interpreter's end.
 //! 3. [`answer`] and [`errors`] turn what comes into Python's own values and exceptions; every
 //!    exception is decided in one `match`.
 //! 4. [`file`] has open files (and [`buffer`] how bytes become Python's), [`transfer`] those that go to and from the local disk, [`loads`] the load
@@ -14,6 +15,7 @@
 mod answer;
 mod buffer;
 mod errors;
+mod exit;
 mod file;
 mod fork;
 mod loads;
@@ -48,6 +50,7 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         crate::fork::register(module)?;
+        crate::exit::register(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -19,6 +19,8 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt};
 
+use crate::exit;
+
 /// Lines that may wait for Python; further ones are dropped.
 const QUEUED_LINES: usize = 1024;
 
@@ -60,7 +62,7 @@ pub(crate) fn log_to_logger(logger: Py<PyAny>, level: &str) -> PyResult<bool> {
         .name("alluxio-log".to_owned())
         .spawn(move || {
             for line in queued {
-                let told = Python::try_attach(|py| {
+                let told = exit::speak(|py| {
                     let arguments = (line.level, "%s: %s", line.target, line.message);
                     if let Err(error) = logger.call_method1(py, "log", arguments) {
                         error.write_unraisable(py, None);

@@ -20,7 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
 use crate::answer::Answer;
-use crate::{errors, fork};
+use crate::exit::Inside;
+use crate::{errors, exit, fork};
 
 /// How long Ctrl-C waits at most before a blocking call notices it.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(100);
@@ -143,8 +144,10 @@ pub(crate) fn wait<T: Send>(
             // Not by the runtime's own `block_on`, whose waiting threads are in the way of a fork.
             let _entered = runtime.enter();
             let mut turn = pin!(tokio::time::timeout(SIGNAL_INTERVAL, future.as_mut()));
-            block_on(poll_fn(|context| fork::polled(turn.as_mut(), context)))
+            let answer = block_on(poll_fn(|context| fork::polled(turn.as_mut(), context)));
+            (answer, Inside::enter_unless_ending())
         });
+        let (answer, _inside) = answer;
         match answer {
             Ok(answer) => return answer.map_err(|error| errors::exception(path, &error)),
             Err(_still_waiting) => py.check_signals()?,
@@ -166,26 +169,39 @@ pub(crate) fn answer<'py, T: Answer>(
     let owned = runtime()?;
     let runtime = owned.get().ok_or_else(forked)?;
     let path = path.to_owned();
-    let task = runtime.spawn(async move {
-        let answer = future.await;
-        // None once the interpreter is shutting down: then nobody waits any more.
-        let _told = Python::try_attach(|py| {
-            let answer = answer
-                .map_err(|error| errors::exception(&path, &error))
-                .and_then(|answer| answer.into_python(py));
-            let told = match answer {
-                Ok(answer) => done.call1(py, (answer, py.None())),
-                Err(error) => done.call1(py, (py.None(), error.into_value(py))),
-            };
-            if let Err(error) = told {
-                error.write_unraisable(py, None);
-            }
-        });
-    });
+    let task = if exit::is_ending() {
+        // Somebody's hook still reads. With the GIL, or the end would go on under this thread.
+        let _entered = runtime.enter();
+        let mut future = pin!(future);
+        let answer = block_on(poll_fn(|context| fork::polled(future.as_mut(), context)));
+        tell(py, &path, &done, answer);
+        runtime.spawn(async {})
+    } else {
+        runtime.spawn(async move {
+            let answer = future.await;
+            // Once the interpreter ends nobody waits any more.
+            let _told = exit::speak(|py| {
+                tell(py, &path, &done, answer);
+            });
+        })
+    };
     let task = Task {
         handle: task.abort_handle(),
     };
     Ok(Bound::new(py, task)?.into_any())
+}
+
+fn tell<T: Answer>(py: Python<'_>, path: &str, done: &Py<PyAny>, answer: Result<T, Error>) {
+    let answer = answer
+        .map_err(|error| errors::exception(path, &error))
+        .and_then(|answer| answer.into_python(py));
+    let told = match answer {
+        Ok(answer) => done.call1(py, (answer, py.None())),
+        Err(error) => done.call1(py, (py.None(), error.into_value(py))),
+    };
+    if let Err(error) = told {
+        error.write_unraisable(py, None);
+    }
 }
 
 /// A process that was forked between two lines of one call cannot be; this is for the compiler.

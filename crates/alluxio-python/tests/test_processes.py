@@ -16,11 +16,12 @@ from conftest import wait_for
 from alluxio_dataset import AlluxioFileSystem
 
 
-def in_a_new_process(cluster, code: str) -> str:
-    """What code prints in an interpreter of its own; ``ARGUMENTS`` are the cluster's."""
+def in_a_new_process(cluster, code: str, first: str = "") -> str:
+    """What code prints in an interpreter of its own; ``ARGUMENTS`` are the cluster's. ``first`` runs
+    before the package is imported."""
     head = "import json, sys\nfrom alluxio_dataset import AlluxioFileSystem\nARGUMENTS = json.load(sys.stdin)\n"
     done = subprocess.run(
-        [sys.executable, "-c", head + code],
+        [sys.executable, "-c", first + head + code],
         input=json.dumps(cluster.arguments),
         text=True,
         capture_output=True,
@@ -201,17 +202,3 @@ sys.exit(5)
 """
     in_a_new_process(cluster, code)
     silent.close()
-
-
-def test_arrow_gives_back_before_the_interpreter_ends(cluster):
-    """A thread that needs the interpreter a moment after main has ended, as those of PyArrow do."""
-    told = in_a_new_process(
-        cluster,
-        """
-import atexit, threading, pyarrow
-ended = threading.Event()
-threading.Thread(target=lambda: (ended.wait(), print("gave back", flush=True)), daemon=True).start()
-atexit.register(ended.set)
-""",
-    )
-    assert told == "gave back\n"
