@@ -308,8 +308,11 @@ impl<T: Tree> FileSystem<T> {
     }
 
     fn choose_way(&self, inode: u64, is_counted: bool, whole: Option<WholeFile>) -> Way {
+        if whole.is_none() {
+            return self.ways.open(inode, is_counted, None, &[]);
+        }
         let directory = self.inodes.parent(inode);
-        let turn = whole.as_ref().and_then(|_| self.ways.look_ahead(directory));
+        let turn = self.ways.look_ahead(directory);
         let ahead = match turn {
             Some(_) => self.neighbours(directory, inode),
             None => Vec::new(),

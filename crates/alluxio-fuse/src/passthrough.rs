@@ -186,7 +186,6 @@ impl Ways {
             let way = match (self.backing_id(&entry, inode), whole) {
                 _ if is_open && !entry.is_passed() => Way::Daemon,
                 (Some(id), _) => Way::Backed(id),
-                (None, Some(whole)) if !is_open && ahead.is_empty() => self.register(inode, &whole),
                 (None, Some(whole)) if !is_open => self.register_all(inode, &whole, ahead),
                 (None, _) => Way::Daemon,
             };
@@ -274,6 +273,9 @@ impl Ways {
         for (lock, inode, whole) in free {
             locks.push(lock);
             files.push((inode, whole));
+        }
+        if locks.is_empty() {
+            return self.register(inode, whole);
         }
         let asked: Vec<_> = files.iter().map(|(i, whole)| (*i, &whole.file)).collect();
         match self.broker.open_all(&asked) {

@@ -110,8 +110,10 @@ pub(crate) fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// Room for the control data of one message, aligned as `cmsghdr` wants it.
-type ControlBuffer = [u64; 40];
+/// Room for the control data of one message, aligned as `cmsghdr` wants it: the most descriptors, the
+/// sender, and a header for each of both.
+type ControlBuffer = [u64; MAX_FDS_PER_MESSAGE * size_of::<RawFd>() / size_of::<u64>() + 8];
+const NO_CONTROL: ControlBuffer = [0; size_of::<ControlBuffer>() / size_of::<u64>()];
 
 /// A descriptor's number in control data, which need not be aligned.
 type FdBytes = [u8; size_of::<RawFd>()];
@@ -145,7 +147,7 @@ fn send_with(
     }
     let fd_bytes = size_of::<RawFd>() * fds.len();
     let fd_bytes = c_uint::try_from(fd_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut control: ControlBuffer = [0; 40];
+    let mut control = NO_CONTROL;
     let mut part = libc::iovec {
         iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
@@ -205,7 +207,7 @@ pub(crate) fn receive_message_of(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> io::Result<Received> {
-    let mut control: ControlBuffer = [0; 40];
+    let mut control = NO_CONTROL;
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),

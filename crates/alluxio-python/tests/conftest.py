@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -37,6 +38,21 @@ def wait_for(condition, what: str, seconds: float = 30):
             return answer
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
         time.sleep(0.02)
+
+
+def in_a_new_process(cluster, code: str, first: str = "") -> str:
+    """What code prints in an interpreter of its own; ``ARGUMENTS`` are the cluster's. ``first`` runs
+    before the package is imported."""
+    head = "import json, sys\nfrom alluxio_dataset import AlluxioFileSystem\nARGUMENTS = json.load(sys.stdin)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", first + head + code],
+        input=json.dumps(cluster.arguments),
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 class Server:

@@ -2,7 +2,7 @@
 
 import socket
 
-from test_processes import in_a_new_process
+from conftest import in_a_new_process
 
 #: What is left of the interpreter goes slowly: whoever comes back to it then is ended by it.
 LINGER = """
@@ -60,9 +60,7 @@ def test_hooks_of_others_may_still_read(cluster, fs, folder):
     fs.pipe_file(f"{folder}/file", b"content")
     told = in_a_new_process(
         cluster,
-        f"""
-fs = AlluxioFileSystem(**ARGUMENTS)
-""",
+        "fs = AlluxioFileSystem(**ARGUMENTS)",
         first=f"""
 import atexit
 def last():

@@ -1,34 +1,16 @@
 """Threads, forks, spawned processes, event loops, Ctrl-C."""
 
 import asyncio
-import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import wait_for
+from conftest import in_a_new_process, wait_for
 
 from alluxio_dataset import AlluxioFileSystem
-
-
-def in_a_new_process(cluster, code: str, first: str = "") -> str:
-    """What code prints in an interpreter of its own; ``ARGUMENTS`` are the cluster's. ``first`` runs
-    before the package is imported."""
-    head = "import json, sys\nfrom alluxio_dataset import AlluxioFileSystem\nARGUMENTS = json.load(sys.stdin)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", first + head + code],
-        input=json.dumps(cluster.arguments),
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture
